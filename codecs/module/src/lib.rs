@@ -1,0 +1,1 @@
+//! `libmeltemi.so`.

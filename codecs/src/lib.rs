@@ -1,0 +1,16 @@
+//! Protocols that Meltemi speaks.
+
+#[cfg(feature = "dubbo")]
+pub mod dubbo;
+#[cfg(feature = "thrift")]
+pub mod thrift;
+
+use meltemi::CodecEntry;
+
+/// Every codec of this build.
+pub const ALL: &[CodecEntry] = &[
+    #[cfg(feature = "dubbo")]
+    dubbo::ENTRY,
+    #[cfg(feature = "thrift")]
+    thrift::ENTRY,
+];

@@ -1,0 +1,2 @@
+//! meltemi
+fn main() {}

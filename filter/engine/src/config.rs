@@ -1,0 +1,207 @@
+//! Configuration of the filters, as JSON (`google.protobuf.Struct` in Envoy): the contract between the control plane,
+//! which writes it, and the hosts, which read it. Unknown fields are refused.
+
+use std::collections::BTreeMap;
+
+use meltemi_core::{Limits, Options};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+/// The only version there is.
+pub const VERSION: u32 = 1;
+
+/// A configuration that is not taken; the message names the place.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+/// Reads a configuration from JSON.
+pub fn parse<T: DeserializeOwned + Versioned>(json: &[u8]) -> Result<T, ConfigError> {
+    let config: T =
+        serde_json::from_slice(json).map_err(|error| ConfigError(format!("filter configuration: {error}")))?;
+    match config.version() {
+        VERSION => Ok(config),
+        other => Err(ConfigError(format!(
+            "filter configuration: field `version`: this module reads version {VERSION}, not {other}"
+        ))),
+    }
+}
+
+/// Has a `version` field.
+pub trait Versioned {
+    /// Its value.
+    fn version(&self) -> u32;
+}
+
+macro_rules! versioned {
+    ($($type:ty),*) => {$(
+        impl Versioned for $type {
+            fn version(&self) -> u32 {
+                self.version
+            }
+        }
+    )*};
+}
+versioned!(InletConfig, OutletConfig, DeclareConfig);
+
+/// Which codec, and its options.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CodecConfig {
+    /// The codec's name, e.g. `thrift`.
+    pub name: String,
+    /// The codec's own options; see its reference page.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+}
+
+impl CodecConfig {
+    /// The options as the codec reads them.
+    pub fn options(&self) -> Options {
+        Options(self.options.clone())
+    }
+}
+
+/// Upper bounds on what a peer may make the filter hold or walk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Bytes in one frame.
+    pub max_frame_bytes: u32,
+    /// Bytes of all header names and values of one frame.
+    pub max_header_bytes: u32,
+    /// Number of headers of one frame.
+    pub max_headers: u32,
+    /// Nesting of values.
+    pub max_depth: u32,
+    /// Elements walked in one frame.
+    pub max_elements: u32,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        let limits = Limits::default();
+        let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Self {
+            max_frame_bytes: clamp(limits.max_frame),
+            max_header_bytes: clamp(limits.max_header_bytes),
+            max_headers: clamp(limits.max_headers),
+            max_depth: clamp(limits.max_depth),
+            max_elements: clamp(limits.max_elements),
+        }
+    }
+}
+
+impl From<&LimitsConfig> for Limits {
+    fn from(config: &LimitsConfig) -> Self {
+        let widen = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        Self {
+            max_frame: widen(config.max_frame_bytes),
+            max_header_bytes: widen(config.max_header_bytes),
+            max_headers: widen(config.max_headers),
+            max_depth: widen(config.max_depth),
+            max_elements: widen(config.max_elements),
+        }
+    }
+}
+
+/// An address that a filter acts on. Connections to other addresses pass untouched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Destination {
+    /// IP address; any if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<std::net::IpAddr>,
+    /// Port.
+    pub port: u16,
+    /// `:authority` of requests to this destination; the filter's `authority` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+}
+
+/// Configuration of the network filter `inlet`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InletConfig {
+    /// Schema version: 1.
+    pub version: u32,
+    /// The protocol clients speak.
+    pub codec: CodecConfig,
+    /// Bounds on what a client may make us hold.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+    /// `:authority` of every request; the original destination address and port if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+    /// Act only on connections to these; on all if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<Destination>,
+    /// Requests of one connection that may wait for their replies; further ones are not read until one is answered.
+    #[serde(default = "default_max_in_flight")]
+    pub max_in_flight: u32,
+    /// Reserved header names (`x-request-id`, `traceparent`, …) that are exchanged between frame and HTTP under
+    /// their own name, both ways.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pass_headers: Vec<String>,
+}
+
+fn default_max_in_flight() -> u32 {
+    256
+}
+
+impl InletConfig {
+    /// Configuration for a codec, everything else default.
+    pub fn new(codec: CodecConfig) -> Self {
+        Self {
+            version: VERSION,
+            codec,
+            limits: LimitsConfig::default(),
+            authority: None,
+            destinations: Vec::new(),
+            max_in_flight: default_max_in_flight(),
+            pass_headers: Vec::new(),
+        }
+    }
+}
+
+/// Configuration of the upstream bridge `outlet`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutletConfig {
+    /// Schema version: 1.
+    pub version: u32,
+    /// The protocol servers speak.
+    pub codec: CodecConfig,
+    /// Bounds on what a server may make us hold.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+    /// As in the inlet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pass_headers: Vec<String>,
+}
+
+impl OutletConfig {
+    /// Configuration for a codec, everything else default.
+    pub fn new(codec: CodecConfig) -> Self {
+        Self { version: VERSION, codec, limits: LimitsConfig::default(), pass_headers: Vec::new() }
+    }
+}
+
+/// Configuration of the listener filter `declare`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeclareConfig {
+    /// Schema version: 1.
+    pub version: u32,
+    /// Act only on connections to these; on all if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<Destination>,
+    /// The application protocols to declare.
+    #[serde(default = "default_application_protocols")]
+    pub application_protocols: Vec<String>,
+}
+
+fn default_application_protocols() -> Vec<String> {
+    vec!["h2c".to_owned()]
+}

@@ -1,0 +1,7 @@
+//! Sans-IO engines of Meltemi.
+//!
+//! An engine gets bytes and the time, and gives bytes and signals: no sockets, no clock, no threads. Its hosts are the
+//! Envoy dynamic module, the Wasm filter and the in-memory pair in the tests.
+
+pub mod config;
+pub mod names;

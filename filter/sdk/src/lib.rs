@@ -1,0 +1,2 @@
+//! SDK for codec authors.
+pub use meltemi_core::*;
