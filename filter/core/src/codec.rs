@@ -79,6 +79,10 @@ pub trait Connection: Send {
         Err(EncodeError::Unsupported("this protocol has no drain signal"))
     }
 
+    /// Makes the state as new, for another connection to the same kind of peer; keeps the memory, so that hosts can
+    /// reuse it without allocating.
+    fn reset(&mut self);
+
     /// How replies are matched on this very connection, where that depends on what was detected on it.
     fn ordering(&self) -> Option<Ordering> {
         None
