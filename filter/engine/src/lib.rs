@@ -3,5 +3,14 @@
 //! An engine gets bytes and the time, and gives bytes and signals: no sockets, no clock, no threads. Its hosts are the
 //! Envoy dynamic module, the Wasm filter and the in-memory pair in the tests.
 
+mod buffer;
+mod close;
 pub mod config;
+pub mod h2;
+mod http;
+pub mod inlet;
 pub mod names;
+pub mod outlet;
+
+pub use close::Close;
+pub use http::{HeaderSource, HeaderStore};

@@ -1,0 +1,41 @@
+use meltemi_core::FailureKind;
+
+/// What happened since the host asked last.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct InletStats {
+    /// Requests that want a reply.
+    pub requests: u64,
+    /// Requests that want none.
+    pub one_way: u64,
+    /// Replies of servers given to the client, whatever they say.
+    pub replies: u64,
+    /// Of these: declared exceptions.
+    pub exceptions: u64,
+    /// Of these: failures of the protocol or server.
+    pub failures: u64,
+    /// Heartbeats answered.
+    pub heartbeats: u64,
+    /// Frames that could not be decoded.
+    pub decode_errors: u64,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
+    /// Calls begun less calls ended.
+    pub in_flight: i64,
+    errors: [u64; FailureKind::ALL.len()],
+}
+
+impl InletStats {
+    /// Requests answered with an error of our own, by kind, in the order of [`FailureKind::ALL`].
+    pub const fn errors(&self) -> &[u64; FailureKind::ALL.len()] {
+        &self.errors
+    }
+
+    pub(super) fn error(&mut self, kind: FailureKind) {
+        let index = FailureKind::ALL.iter().position(|k| *k == kind);
+        if let Some(counter) = index.and_then(|index| self.errors.get_mut(index)) {
+            *counter = counter.saturating_add(1);
+        }
+    }
+}
