@@ -6,9 +6,7 @@
 mod buffer;
 mod close;
 pub mod config;
-pub mod h2;
 mod http;
-pub mod inlet;
 pub mod names;
 pub mod outlet;
 

@@ -170,7 +170,10 @@ impl Outlet {
     fn send(&mut self, request: &[u8]) {
         let frame = match self.client.decode(request, &NothingInFlight) {
             Ok(Decoded::Frame(frame)) if frame.bytes.len() == request.len() => frame,
-            Ok(Decoded::Rejected(rejected)) => return self.fail(of_decode_error(rejected.error.kind), false),
+            Ok(Decoded::Rejected(rejected)) => {
+                let kind = of_decode_error(rejected.error.kind);
+                return self.fail(kind, false);
+            }
             // Not what the inlet let through: somebody changed the body on the way.
             _ => return self.fail(FailureKind::Malformed, false),
         };
