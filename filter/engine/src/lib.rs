@@ -6,9 +6,15 @@
 mod buffer;
 mod close;
 pub mod config;
+pub mod h2;
 mod http;
+pub mod inlet;
 pub mod names;
 pub mod outlet;
+#[cfg(test)]
+mod pair;
+#[cfg(test)]
+mod test_codec;
 
 pub use close::Close;
 pub use http::{HeaderSource, HeaderStore};

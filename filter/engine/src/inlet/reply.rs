@@ -1,5 +1,5 @@
 use meltemi_core::{
-    Codec, Connection, Decoded, Failure, FailureKind, Limits, Mutation, MutationSupport, NothingInFlight, Outcome, Peer,
+    Codec, Connection, Decoded, Failure, FailureKind, Limits, Mutation, MutationSupport, Outcome, Peer,
 };
 
 use super::{

@@ -14,6 +14,7 @@ use meltemi_core::{
 
 pub use self::response::Response;
 use self::response::Built;
+pub(crate) use self::response::decimal;
 use crate::{
     buffer,
     config::{ConfigError, OutletConfig},

@@ -1,0 +1,79 @@
+//! HTTP/2 (RFC 9113) without I/O: what stands between the engines and the HTTP connection manager in the same process.
+//!
+//! Our own, because the maintained crates do not fit: `h2` owns its socket and needs an async runtime, others allocate
+//! for every header. Here bytes come in and go out, and a request in steady state allocates nothing.
+
+mod connection;
+mod error;
+mod frame;
+mod hpack;
+mod receive;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use connection::Connection;
+pub use error::{Error, ErrorCode};
+pub use hpack::{HeaderWriter, Headers};
+pub use stream::StreamId;
+
+/// What we announce to the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Bytes a peer may send on one stream before we give more.
+    pub initial_window: u32,
+    /// Bytes a peer may send on all streams together before we give more; at least 65,535.
+    pub connection_window: u32,
+    /// Bytes of names and values in one header block that we take.
+    pub max_header_list: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { initial_window: 256 * 1024, connection_window: 1024 * 1024, max_header_list: 64 * 1024 }
+    }
+}
+
+/// What a peer sent.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// The first header block of a stream, or an interim response (1xx).
+    Headers {
+        /// Its stream.
+        stream: StreamId,
+        /// The headers.
+        headers: Headers<'a>,
+        /// Nothing follows.
+        end_stream: bool,
+    },
+    /// A piece of a body.
+    Data {
+        /// Its stream.
+        stream: StreamId,
+        /// The piece; may be empty.
+        data: &'a [u8],
+        /// Nothing follows.
+        end_stream: bool,
+    },
+    /// The last header block of a stream; nothing follows.
+    Trailers {
+        /// Its stream.
+        stream: StreamId,
+        /// The headers.
+        headers: Headers<'a>,
+    },
+    /// The stream is over before its end.
+    Reset {
+        /// The stream.
+        stream: StreamId,
+        /// The peer's reason (RFC 9113, section 7), or ours if the peer broke the rules of the stream.
+        code: u32,
+    },
+    /// The peer takes no more streams.
+    GoAway {
+        /// The last one it takes.
+        last_stream: StreamId,
+        /// Its reason.
+        code: u32,
+    },
+}
