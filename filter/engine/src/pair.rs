@@ -211,6 +211,15 @@ impl Pair {
         }
     }
 
+    /// The router looks again at what it has not answered.
+    pub(crate) fn hcm_tick(&mut self) {
+        self.route_what_is_whole();
+        for piece in core::mem::take(self.hcm.output()).chunks(self.piece.max(1)) {
+            self.inlet.on_hcm_data(self.now, piece, false);
+        }
+        self.settle();
+    }
+
     /// HCM announces that it goes away: a notice, or for good.
     pub(crate) fn hcm_goes_away(&mut self, for_good: bool) {
         if for_good {

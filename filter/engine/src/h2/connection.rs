@@ -26,6 +26,8 @@ pub struct Connection {
     pub(super) last_peer_stream: u32,
     /// The peer takes no more streams.
     pub(super) going_away: bool,
+    /// The peer has seen our settings.
+    pub(super) settled: bool,
     hold: bool,
     unsent: usize,
     /// A header block in the making.
@@ -80,6 +82,7 @@ impl Connection {
             next_stream: 1,
             last_peer_stream: 0,
             going_away: false,
+            settled: false,
             hold: false,
             unsent: 0,
             block: Vec::new(),
@@ -118,7 +121,7 @@ impl Connection {
         }
         let stream = StreamId(self.next_stream);
         self.next_stream = self.next_stream.saturating_add(2);
-        self.streams.open(stream, self.peer.initial_window, self.settings.initial_window);
+        self.streams.open(stream, self.peer.initial_window, self.new_window());
         self.write_block(headers);
         self.put_block(stream, end_stream);
         if end_stream {
@@ -199,12 +202,7 @@ impl Connection {
     /// `true`: the peer is given no more window until `false`.
     pub fn hold_windows(&mut self, hold: bool) {
         self.hold = hold;
-        if !hold {
-            self.refill(None);
-            for stream in self.streams.iter_mut().filter(|stream| !stream.remote_done) {
-                stream.receive.refill(stream.id, &mut self.out);
-            }
-        }
+        self.refill_all();
     }
 
     /// Streams that have not ended on both sides.
@@ -338,6 +336,21 @@ impl Connection {
         if let Some(open) = stream.and_then(|id| self.streams.by_id(id)).filter(|open| !open.remote_done) {
             open.receive.refill(open.id, &mut self.out);
         }
+    }
+
+    pub(super) fn refill_all(&mut self) {
+        if self.hold {
+            return;
+        }
+        self.refill(None);
+        for stream in self.streams.iter_mut().filter(|stream| !stream.remote_done) {
+            stream.receive.refill(stream.id, &mut self.out);
+        }
+    }
+
+    pub(super) fn new_window(&self) -> ReceiveWindow {
+        let full = self.settings.initial_window;
+        if self.settled { ReceiveWindow::new(full) } else { ReceiveWindow::unsettled(full) }
     }
 
     fn local_done(&mut self, stream: StreamId) {

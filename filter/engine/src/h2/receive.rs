@@ -283,7 +283,7 @@ impl Connection {
         })?;
         if self.role == Role::Server && id.0 % 2 == 1 && id.0 > self.last_peer_stream {
             self.last_peer_stream = id.0;
-            self.streams.open(id, self.peer.initial_window, self.settings.initial_window);
+            self.streams.open(id, self.peer.initial_window, self.new_window());
         }
         if id == StreamId::CONNECTION || !self.was_opened(id) {
             return Err(Error::protocol("HEADERS on a stream that was never opened"));
@@ -322,6 +322,7 @@ impl Connection {
             return Err(Error::protocol("SETTINGS on a stream"));
         }
         if head.has(flag::ACK) {
+            self.on_settled();
             return if payload.is_empty() { Ok(()) } else { Err(Error::frame_size("SETTINGS ACK")) };
         }
         let (settings, rest) = payload.as_chunks::<6>();
@@ -334,6 +335,16 @@ impl Connection {
         frame::put(&mut self.out, kind::SETTINGS, flag::ACK, StreamId::CONNECTION, b"");
         self.flush();
         self.check_answers()
+    }
+
+    fn on_settled(&mut self) {
+        if core::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        for stream in self.streams.iter_mut() {
+            stream.receive.settle();
+        }
+        self.refill_all();
     }
 
     fn on_setting(&mut self, id: u16, value: u32) -> Result<(), Error> {

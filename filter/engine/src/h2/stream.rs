@@ -1,4 +1,4 @@
-use super::frame::{MAX_WINDOW, put_window_update};
+use super::frame::{DEFAULT_WINDOW, MAX_WINDOW, put_window_update};
 
 /// Number of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +67,16 @@ impl ReceiveWindow {
         Self { full, left: i64::from(full) }
     }
 
+    /// For a peer that may not have seen our settings yet, and still counts with the default.
+    pub(super) fn unsettled(full: u32) -> Self {
+        Self { full, left: i64::from(full).max(DEFAULT_WINDOW) }
+    }
+
+    /// The peer of an [`unsettled`](Self::unsettled) window counts with our settings now.
+    pub(super) fn settle(&mut self) {
+        self.left = self.left.saturating_sub(DEFAULT_WINDOW.saturating_sub(i64::from(self.full)).max(0));
+    }
+
     /// The peer sent that much; `false` if that was more than it may.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
         self.left = self.left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -117,11 +127,11 @@ impl Streams {
     }
 
     /// Opens a stream; numbers only grow.
-    pub(super) fn open(&mut self, id: StreamId, send_window: i64, receive_window: u32) {
+    pub(super) fn open(&mut self, id: StreamId, send_window: i64, receive: ReceiveWindow) {
         self.open.push(Stream {
             id,
             send_window,
-            receive: ReceiveWindow::new(receive_window),
+            receive,
             outbox: Outbox { bytes: self.spare.pop().unwrap_or_default(), ..Outbox::default() },
             local_done: false,
             remote_done: false,

@@ -10,12 +10,13 @@ struct Seen {
     headers: BTreeMap<u32, Vec<(String, String)>>,
     bodies: BTreeMap<u32, Vec<u8>>,
     ended: Vec<u32>,
+    trailers: usize,
     resets: Vec<(u32, u32)>,
     went_away: Vec<u32>,
 }
 
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Feeds `bytes` in pieces of `piece`.
@@ -33,7 +34,7 @@ fn feed(connection: &mut Connection, bytes: &[u8], piece: usize, seen: &mut Seen
                     seen.ended.extend(end_stream.then_some(stream.0));
                 }
                 Event::Trailers { stream, headers } => {
-                    assert_eq!(headers.first(b"trailer"), Some(&b"yes"[..]));
+                    seen.trailers += headers.first(b"trailer").map_or(0, |_| 1);
                     seen.ended.push(stream.0);
                 }
                 Event::Reset { stream, code } => seen.resets.push((stream.0, code)),
@@ -113,7 +114,7 @@ fn a_call_in_any_pieces() {
         both.server.send_headers(stream, &mut |to| to.push(b"trailer", b"yes"), true);
         both.settle();
         assert_eq!(both.client_saw.bodies[&1], b"world");
-        assert_eq!(both.client_saw.ended, [1]);
+        assert_eq!((both.client_saw.ended.as_slice(), both.client_saw.trailers), (&[1][..], 1));
         assert_eq!((both.client.open_streams(), both.server.open_streams()), (0, 0));
     }
 }

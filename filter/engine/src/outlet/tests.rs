@@ -1,0 +1,67 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use meltemi_core::{FailureKind, Ordering};
+
+use super::{Outlet, OutletShared};
+use crate::{
+    HeaderSource,
+    config::{CodecConfig, OutletConfig},
+    test_codec::{TestCodec, ok, one_way, request},
+};
+
+struct NoHeaders;
+
+impl HeaderSource for NoHeaders {
+    fn for_each(&self, _: &mut dyn FnMut(&[u8], &[u8])) {}
+}
+
+fn outlet() -> Outlet {
+    let config = OutletConfig::new(CodecConfig { name: "test".to_owned(), options: BTreeMap::new() });
+    Outlet::new(Arc::new(OutletShared::new(&config, Box::new(TestCodec(Ordering::Multiplexed))).unwrap()))
+}
+
+#[test]
+fn one_outlet_serves_many_requests() {
+    let mut outlet = outlet();
+    for id in 0..3 {
+        let call = request(id, "a.b", &[], b"body");
+        outlet.on_request_headers(&NoHeaders);
+        outlet.on_request_data(&call[..5], false);
+        outlet.on_request_data(&call[5..], true);
+        assert_eq!(*outlet.to_server(), call);
+        assert!(outlet.response().is_none());
+        let reply = ok(id, &[], b"done");
+        outlet.on_server_data(&reply, false);
+        let response = outlet.response().unwrap();
+        assert_eq!((response.status, response.body, response.end_stream), (200, reply.as_slice(), true));
+        assert!(outlet.response().is_none(), "given once");
+        outlet.reset();
+    }
+}
+
+#[test]
+fn a_body_that_is_not_one_frame_is_refused() {
+    let call = request(1, "a.b", &[], b"body");
+    for body in [&call[..9], &[&call[..], b"x"].concat(), b"", &[0xff; 40]] {
+        let mut outlet = outlet();
+        outlet.on_request_headers(&NoHeaders);
+        outlet.on_request_data(body, true);
+        assert!(outlet.to_server().is_empty());
+        let response = outlet.response().unwrap();
+        assert!(response.status >= 400 && response.body.is_empty());
+        let details = response.headers.iter().find(|(name, _)| *name == b"x-meltemi-details").map(|(_, value)| value);
+        let kind = details.and_then(FailureKind::from_name);
+        assert!(matches!(kind, Some(FailureKind::Malformed | FailureKind::TooLarge)), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_one_way_call_is_answered_at_once() {
+    let mut outlet = outlet();
+    let call = one_way(1, "a.b", b"body");
+    outlet.on_request_headers(&NoHeaders);
+    outlet.on_request_data(&call, true);
+    assert_eq!(*outlet.to_server(), call);
+    let response = outlet.response().unwrap();
+    assert_eq!((response.status, response.body.len()), (200, 0));
+}
