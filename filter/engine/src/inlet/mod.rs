@@ -72,6 +72,11 @@ impl InletShared {
         self.codec.name()
     }
 
+    /// As [`authority`](Self::authority) for connections whose address is no IP: ours only if all are.
+    pub fn authority_without_address(&self) -> Option<String> {
+        self.destinations.is_empty().then(|| self.authority.clone().unwrap_or_else(|| self.codec.name().to_owned()))
+    }
+
     /// Whether connections to this address are ours, and if so the `:authority` of their requests.
     pub fn authority(&self, address: std::net::IpAddr, port: u16) -> Option<String> {
         let default = || self.authority.clone().unwrap_or_else(|| std::net::SocketAddr::new(address, port).to_string());

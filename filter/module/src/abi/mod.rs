@@ -1,0 +1,39 @@
+//! The only unsafe code: Envoy's C ABI on one side, safe handles and traits on the other.
+//!
+//! Envoy calls every hook of one filter on one thread, and its pointers are valid during the hook. Handles therefore
+//! only get out of here as arguments of a hook, and filters live in an [`Rc`](std::rc::Rc): a filter that Envoy
+//! destroys in the middle of a call of ours (which older versions do) lives until that call has returned.
+
+mod bridge;
+mod callbacks;
+mod guard;
+mod listener;
+mod network;
+mod types;
+
+pub(crate) use bridge::{Bridge, Request, RequestConfig};
+pub(crate) use listener::{Accept, Listener};
+pub(crate) use network::{ConfigScope, Connection, Connections, Metric, Network, Wakeup};
+pub(crate) use types::{ConnectionEvent, Status};
+
+use types::Buffer;
+
+/// What `envoy_dynamic_module_on_program_init` gives Envoy: the version of the ABI that this module was made for
+/// (1.38). Envoy compares it for a line in its log, no more.
+#[doc(hidden)]
+pub fn program_init() -> *const core::ffi::c_char {
+    c"v0.1.0".as_ptr()
+}
+
+/// Writes a line to Envoy's log.
+pub(crate) fn log(level: Level, message: &str) {
+    // SAFETY: the buffer is borrowed for the call.
+    unsafe { callbacks::log(level as u32, Buffer::of(message.as_bytes())) }
+}
+
+/// Levels of Envoy's log.
+#[derive(Debug, Clone, Copy)]
+#[repr(u32)]
+pub(crate) enum Level {
+    Error = 4,
+}

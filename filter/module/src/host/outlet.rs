@@ -1,0 +1,125 @@
+use core::cell::RefCell;
+use std::{
+    rc::Rc,
+    sync::{Arc, Mutex},
+};
+
+use meltemi_engine::{
+    config::{ConfigError, OutletConfig},
+    outlet::{Outlet, OutletShared},
+};
+
+use crate::{
+    abi::{Bridge, Request, RequestConfig},
+    registry,
+};
+
+/// Outlets that are kept for later requests.
+const SPARE: usize = 64;
+
+/// Upstream bridge `outlet`.
+pub(super) struct OutletRequests {
+    shared: Arc<OutletShared>,
+    spare: Mutex<Vec<Outlet>>,
+}
+
+impl OutletRequests {
+    pub(super) fn new(config: &OutletConfig) -> Result<Self, ConfigError> {
+        let shared = Arc::new(OutletShared::new(config, registry::build(&config.codec)?)?);
+        Ok(Self { shared, spare: Mutex::new(Vec::new()) })
+    }
+
+    fn take_spare(&self) -> Option<Outlet> {
+        self.spare.lock().ok()?.pop()
+    }
+
+    fn give_back(&self, mut outlet: Outlet) {
+        outlet.reset();
+        if let Ok(mut spare) = self.spare.lock()
+            && spare.len() < SPARE
+        {
+            spare.push(outlet);
+        }
+    }
+}
+
+impl RequestConfig for OutletRequests {
+    fn begin(self: Arc<Self>) -> Rc<dyn Request> {
+        let outlet = self.take_spare().unwrap_or_else(|| Outlet::new(self.shared.clone()));
+        Rc::new(OutletRequest { config: self, outlet: RefCell::new(Some(outlet)) })
+    }
+}
+
+struct OutletRequest {
+    config: Arc<OutletRequests>,
+    /// Gone once the response was sent.
+    outlet: RefCell<Option<Outlet>>,
+}
+
+impl OutletRequest {
+    /// Lets the outlet work, then does what it wants. It is not borrowed while Envoy is called.
+    fn work(&self, envoy: Bridge, work: impl FnOnce(&mut Outlet)) {
+        let Some(mut outlet) = self.outlet.borrow_mut().take() else { return };
+        work(&mut outlet);
+        let to_server = outlet.to_server();
+        if !to_server.is_empty() {
+            envoy.send_upstream(to_server);
+            to_server.clear();
+        }
+        let Some(response) = outlet.response() else {
+            *self.outlet.borrow_mut() = Some(outlet);
+            return;
+        };
+        if response.end_stream {
+            envoy.send_response(response.status, response.headers, response.body);
+        } else {
+            envoy.send_open_response(response.status, response.headers, response.body);
+        }
+        self.config.give_back(outlet);
+    }
+}
+
+impl Request for OutletRequest {
+    fn on_headers(&self, envoy: Bridge, end: bool) {
+        self.work(envoy, |outlet| {
+            outlet.on_request_headers(&envoy);
+            if end {
+                outlet.on_request_data(b"", true);
+            }
+        });
+    }
+
+    fn on_data(&self, envoy: Bridge, end: bool) {
+        self.work(envoy, |outlet| {
+            let mut ended = false;
+            envoy.request_buffer(&mut |piece, last| {
+                ended = end && last;
+                outlet.on_request_data(piece, ended);
+            });
+            if end && !ended {
+                outlet.on_request_data(b"", true);
+            }
+        });
+    }
+
+    fn on_trailers(&self, envoy: Bridge) {
+        self.work(envoy, |outlet| outlet.on_request_data(b"", true));
+    }
+
+    fn on_upstream_data(&self, envoy: Bridge, end: bool) {
+        self.work(envoy, |outlet| {
+            envoy.response_buffer(&mut |piece| outlet.on_server_data(piece, false));
+            if end {
+                outlet.on_server_data(b"", true);
+            }
+        });
+    }
+}
+
+impl Drop for OutletRequest {
+    fn drop(&mut self) {
+        if let Some(outlet) = self.outlet.borrow_mut().take() {
+            self.config.give_back(outlet);
+        }
+    }
+}
