@@ -1,1 +1,1 @@
-//! Placeholder, replaced by the codec.
+//! Dubbo2.

@@ -1,0 +1,75 @@
+//! Which transport a connection speaks, from its first bytes.
+
+use super::message::{BINARY_MAGIC, COMPACT_MAGIC};
+
+/// What surrounds a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Framed,
+    Unframed,
+    Header,
+    TtHeader,
+}
+
+/// Answer of [`transport`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detected {
+    Transport(Transport),
+    NeedMore(usize),
+    Nothing,
+}
+
+/// Magic behind the length of a THeader frame.
+pub(super) const HEADER_MAGIC: [u8; 2] = [0x0f, 0xff];
+/// Magic behind the length of a TTHeader frame.
+pub(super) const TTHEADER_MAGIC: [u8; 2] = [0x10, 0x00];
+
+/// Longest method name by which an old binary message is recognised.
+const MAX_OLD_NAME: u32 = 0xffff;
+
+/// Detects the transport of a client or server that sends `head` first.
+pub(super) fn transport(head: &[u8]) -> Detected {
+    match *head {
+        [b0, b1, ..] if [b0, b1] == BINARY_MAGIC => Detected::Transport(Transport::Unframed),
+        [COMPACT_MAGIC, ..] => Detected::Transport(Transport::Unframed),
+        [l3, l2, l1, l0, n3, n2, n1, n0, ..] => {
+            let (length, next) = (u32::from_be_bytes([l3, l2, l1, l0]), u32::from_be_bytes([n3, n2, n1, n0]));
+            let found = match [n3, n2] {
+                HEADER_MAGIC => Some(Transport::Header),
+                TTHEADER_MAGIC => Some(Transport::TtHeader),
+                BINARY_MAGIC => Some(Transport::Framed),
+                [COMPACT_MAGIC, _] => Some(Transport::Framed),
+                // Old binary: the message starts with the name's length. Behind a frame's length that is a small number,
+                // without a frame the name itself, which is text.
+                _ if next <= MAX_OLD_NAME && next < length => Some(Transport::Framed),
+                [first, _] if length <= MAX_OLD_NAME && (first.is_ascii_alphabetic() || first == b'_') => {
+                    Some(Transport::Unframed)
+                }
+                _ => None,
+            };
+            found.map_or(Detected::Nothing, Detected::Transport)
+        }
+        _ => Detected::NeedMore(8usize.saturating_sub(head.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transports_are_told_apart() {
+        let found = |head: &str| transport(&hex::decode(head).unwrap());
+        assert_eq!(found("80010001"), Detected::Transport(Transport::Unframed));
+        assert_eq!(found("8221"), Detected::Transport(Transport::Unframed));
+        assert_eq!(found("0000001580010001"), Detected::Transport(Transport::Framed));
+        assert_eq!(found("0000001582210005"), Detected::Transport(Transport::Framed));
+        assert_eq!(found("000000150000000568"), Detected::Transport(Transport::Framed));
+        assert_eq!(found("0000000568656c6c6f"), Detected::Transport(Transport::Unframed));
+        assert_eq!(found("000000460fff0000"), Detected::Transport(Transport::Header));
+        assert_eq!(found("0000004610000000"), Detected::Transport(Transport::TtHeader));
+        assert_eq!(found("0000"), Detected::NeedMore(6));
+        assert_eq!(transport(b"GET / HTTP/1.1"), Detected::Nothing);
+        assert_eq!(transport(b"PRI * HTTP/2.0"), Detected::Nothing);
+    }
+}
