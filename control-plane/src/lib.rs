@@ -1,1 +1,11 @@
-//! Control plane.
+//! Control plane of Meltemi: a source of objects → a model → a pure compile → a snapshot → xDS.
+
+pub mod admin;
+pub mod cli;
+pub mod compile;
+pub mod model;
+pub mod problem;
+pub mod snapshot;
+pub mod source;
+pub mod store;
+pub mod xds;

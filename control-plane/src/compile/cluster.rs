@@ -1,0 +1,263 @@
+//! Services and subsets → clusters and their endpoints.
+
+use std::{collections::HashMap, time::Duration};
+
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            cluster::v3::{
+                CircuitBreakers, Cluster, OutlierDetection as EnvoyOutlier, circuit_breakers::Thresholds,
+                cluster::{
+                    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
+                    RingHashLbConfig,
+                },
+            },
+            core::v3::{Address, Http2ProtocolOptions, SocketAddress, address, socket_address::PortSpecifier},
+            endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
+        },
+        extensions::upstreams::{
+            http::{
+                dynamic_modules::v3::Config as BridgeConfig,
+                v3::{
+                    HttpProtocolOptions,
+                    http_protocol_options::{
+                        ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+                    },
+                },
+            },
+            tcp::v3::TcpProtocolOptions,
+        },
+        r#type::v3::Percent,
+    },
+    google::protobuf::UInt64Value,
+};
+use meltemi_engine::config::OutletConfig;
+
+use super::{
+    Output,
+    packing::{ads, any, extension, filter_config, module, number, span},
+    services::{Port, PortEndpoint, Protocol, Services},
+    tls,
+};
+use crate::{
+    model::{DestinationRule, Mode, Object, OutlierDetection, SimpleLb, Subset, TrafficPolicy},
+    problem::Problem,
+    snapshot::TypeUrl,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A cluster's name, as in Istio.
+pub(super) fn name(host: &str, port: u16, subset: Option<&str>) -> String {
+    format!("outbound|{port}|{}|{host}", subset.unwrap_or_default())
+}
+
+/// Name of the cluster of a service that speaks gRPC with Envoy itself.
+pub(super) fn service_name(host: &str, port: u16) -> String {
+    format!("service|{port}||{host}")
+}
+
+/// Adds the clusters of a port: one for all endpoints, one for each subset.
+pub(super) fn add(port: &Port, services: &Services<'_>, output: &mut Output, problems: &mut Vec<Problem>) {
+    let Some(protocol) = &port.protocol else { return };
+    let rule = services.rule_of(&port.host);
+    let parts = std::iter::once(None).chain(rule.iter().flat_map(|rule| rule.spec.subsets.iter().map(Some)));
+    for subset in parts {
+        let cluster = Building { port, protocol, rule, subset };
+        cluster.add(output, problems);
+    }
+}
+
+/// Adds the cluster of a service that speaks gRPC with Envoy itself.
+pub(super) fn add_service(port: &Port, output: &mut Output) {
+    let name = service_name(&port.host, port.number);
+    let http2 = ExplicitHttpConfig {
+        protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())),
+    };
+    let options = HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(http2)),
+        ..HttpProtocolOptions::default()
+    };
+    let key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let cluster = Cluster {
+        typed_extension_protocol_options: any(&options).map(|any| (key.to_owned(), any)).into_iter().collect(),
+        connect_timeout: span(CONNECT_TIMEOUT),
+        ..cluster_of(port, &name, &port.endpoints.iter().collect::<Vec<_>>(), output)
+    };
+    output.add(TypeUrl::Cluster, &name, &cluster);
+}
+
+struct Building<'a> {
+    port: &'a Port,
+    protocol: &'a Protocol,
+    rule: Option<&'a Object<DestinationRule>>,
+    subset: Option<&'a Subset>,
+}
+
+impl Building<'_> {
+    fn add(&self, output: &mut Output, problems: &mut Vec<Problem>) {
+        let port = self.port;
+        let name = name(&port.host, port.number, self.subset.map(|subset| subset.name.as_str()));
+        let chosen: Vec<&PortEndpoint> = port
+            .endpoints
+            .iter()
+            .filter(|endpoint| {
+                self.subset.is_none_or(|subset| subset.labels.iter().all(|(k, v)| endpoint.labels.get(k) == Some(v)))
+            })
+            .collect();
+        if let (Some(subset), Some(rule)) = (self.subset, self.rule)
+            && chosen.is_empty()
+        {
+            let reason = format!("no endpoint of {}:{} has these labels", port.host, port.number);
+            let index = rule.spec.subsets.iter().position(|other| other.name == subset.name).unwrap_or(0);
+            problems.push(rule.origin.warning(format!("spec.subsets[{index}].labels"), reason));
+        }
+        let policy = self.policy();
+        let mut cluster = Cluster {
+            connect_timeout: span(CONNECT_TIMEOUT),
+            circuit_breakers: Some(breakers(&policy)),
+            outlier_detection: policy.outlier_detection.as_ref().map(outliers),
+            common_lb_config: policy.outlier_detection.as_ref().map(|outliers| CommonLbConfig {
+                healthy_panic_threshold: Some(Percent { value: f64::from(outliers.min_health_percent.unwrap_or(0)) }),
+                ..CommonLbConfig::default()
+            }),
+            typed_extension_protocol_options: self.idle_timeout(&policy),
+            ..cluster_of(port, &name, &chosen, output)
+        };
+        if let Some(pool) = &policy.connection_pool
+            && let Some(timeout) = pool.tcp.connect_timeout
+        {
+            cluster.connect_timeout = span(timeout.0);
+        }
+        load_balancing(&policy, &mut cluster);
+        if let (Some(tls), Some(rule)) = (&policy.tls, self.rule) {
+            cluster.transport_socket = tls::upstream(tls, &rule.origin, output, problems);
+        }
+        if self.protocol.mode == Mode::Request {
+            let mut config = OutletConfig::new(self.protocol.codec.clone());
+            config.limits = self.protocol.limits.clone();
+            cluster.upstream_config = Some(extension(
+                "envoy.upstreams.http.dynamic_modules",
+                &BridgeConfig {
+                    dynamic_module_config: module(),
+                    bridge_name: "outlet".to_owned(),
+                    bridge_config: filter_config(&config),
+                },
+            ));
+        }
+        output.add(TypeUrl::Cluster, &name, &cluster);
+    }
+
+    /// The rule's policy, with the subset's over it.
+    fn policy(&self) -> TrafficPolicy {
+        let mut policy = self.rule.and_then(|rule| rule.spec.traffic_policy.clone()).unwrap_or_default();
+        if let Some(over) = self.subset.and_then(|subset| subset.traffic_policy.clone()) {
+            policy.load_balancer = over.load_balancer.or(policy.load_balancer);
+            policy.connection_pool = over.connection_pool.or(policy.connection_pool);
+            policy.outlier_detection = over.outlier_detection.or(policy.outlier_detection);
+            policy.tls = over.tls.or(policy.tls);
+        }
+        policy
+    }
+
+    /// Until an idle connection is given up: before its server does, where servers of the protocol do that.
+    fn idle_timeout(&self, policy: &TrafficPolicy) -> HashMap<String, envoy_types::pb::google::protobuf::Any> {
+        let pool = policy.connection_pool.as_ref();
+        let configured = pool.and_then(|pool| pool.tcp.idle_timeout.or(pool.http.idle_timeout)).map(|timeout| timeout.0);
+        let demanded = self.protocol.capabilities.upstream_heartbeat.map(|heartbeat| heartbeat.saturating_mul(2));
+        let shorter = match (configured, demanded) {
+            (Some(configured), Some(demanded)) => Some(configured.min(demanded)),
+            (configured, demanded) => configured.or(demanded),
+        };
+        shorter
+            .and_then(|timeout| any(&TcpProtocolOptions { idle_timeout: span(timeout) }))
+            .map(|any| ("envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions".to_owned(), any))
+            .into_iter()
+            .collect()
+    }
+}
+
+/// A cluster with its endpoints: by EDS, or by name with DNS.
+fn cluster_of(port: &Port, name: &str, endpoints: &[&PortEndpoint], output: &mut Output) -> Cluster {
+    let lb_endpoints = endpoints.iter().map(|endpoint| LbEndpoint {
+        load_balancing_weight: number(endpoint.weight),
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+            address: socket_address(&endpoint.address, endpoint.port),
+            ..Endpoint::default()
+        })),
+        ..LbEndpoint::default()
+    });
+    let lb_endpoints: Vec<LbEndpoint> = lb_endpoints.collect();
+    let locality = LocalityLbEndpoints { lb_endpoints, load_balancing_weight: number(1), ..LocalityLbEndpoints::default() };
+    let assignment = ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: if endpoints.is_empty() { Vec::new() } else { vec![locality] },
+        ..ClusterLoadAssignment::default()
+    };
+    let mut cluster = Cluster { name: name.to_owned(), ..Cluster::default() };
+    if port.dns {
+        cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::StrictDns.into()));
+        cluster.load_assignment = Some(assignment);
+    } else {
+        cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into()));
+        cluster.eds_cluster_config = Some(EdsClusterConfig { eds_config: ads(), ..EdsClusterConfig::default() });
+        output.add(TypeUrl::Endpoints, name, &assignment);
+    }
+    cluster
+}
+
+pub(super) fn socket_address(address: &str, port: u16) -> Option<Address> {
+    let socket = SocketAddress {
+        address: address.to_owned(),
+        port_specifier: Some(PortSpecifier::PortValue(u32::from(port))),
+        ..SocketAddress::default()
+    };
+    Some(Address { address: Some(address::Address::SocketAddress(socket)) })
+}
+
+/// Limits; without a word from the user there are none, as in Istio.
+fn breakers(policy: &TrafficPolicy) -> CircuitBreakers {
+    let pool = policy.connection_pool.clone().unwrap_or_default();
+    let or_none = |limit: Option<u32>| number(limit.unwrap_or(u32::MAX));
+    let thresholds = Thresholds {
+        max_connections: or_none(pool.tcp.max_connections),
+        max_pending_requests: or_none(pool.http.max_pending_requests),
+        max_requests: or_none(pool.http.max_requests),
+        max_retries: or_none(pool.http.max_retries),
+        track_remaining: true,
+        ..Thresholds::default()
+    };
+    CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() }
+}
+
+fn outliers(spec: &OutlierDetection) -> EnvoyOutlier {
+    let on = |given: bool| number(if given { 100 } else { 0 });
+    EnvoyOutlier {
+        consecutive_5xx: spec.consecutive_5xx_errors.and_then(number),
+        enforcing_consecutive_5xx: on(spec.consecutive_5xx_errors != Some(0)),
+        consecutive_gateway_failure: spec.consecutive_gateway_errors.and_then(number),
+        enforcing_consecutive_gateway_failure: on(spec.consecutive_gateway_errors.is_some_and(|n| n > 0)),
+        interval: spec.interval.and_then(|interval| span(interval.0)),
+        base_ejection_time: spec.base_ejection_time.and_then(|time| span(time.0)),
+        max_ejection_percent: spec.max_ejection_percent.and_then(number),
+        enforcing_success_rate: number(0),
+        ..EnvoyOutlier::default()
+    }
+}
+
+fn load_balancing(policy: &TrafficPolicy, cluster: &mut Cluster) {
+    let balancer = policy.load_balancer.clone().unwrap_or_default();
+    let lb_policy = match (&balancer.consistent_hash, balancer.simple) {
+        (Some(_), _) => LbPolicy::RingHash,
+        (None, Some(SimpleLb::RoundRobin)) => LbPolicy::RoundRobin,
+        (None, Some(SimpleLb::Random)) => LbPolicy::Random,
+        (None, _) => LbPolicy::LeastRequest,
+    };
+    cluster.lb_policy = lb_policy.into();
+    if let Some(size) = balancer.consistent_hash.and_then(|hash| hash.minimum_ring_size) {
+        cluster.lb_config = Some(LbConfig::RingHashLbConfig(RingHashLbConfig {
+            minimum_ring_size: Some(UInt64Value { value: size }),
+            ..RingHashLbConfig::default()
+        }));
+    }
+}

@@ -1,0 +1,284 @@
+//! Rate limits: local ones counted in each proxy, global ones by a rate limit service.
+//!
+//! Both filters stand in the listener's filter list. Which limit a request counts towards is said by descriptors: those
+//! of stage 1 are for the local filter, those of stage 0 for the global one.
+
+use std::{collections::HashMap, time::Duration};
+
+use envoy_types::pb::envoy::{
+    config::{
+        core::v3::{ApiVersion, GrpcService, grpc_service},
+        ratelimit::v3::RateLimitServiceConfig,
+        route::v3::{
+            HeaderMatcher, RateLimit as Descriptors, Route as EnvoyRoute,
+            rate_limit::{
+                Action,
+                action::{ActionSpecifier, GenericKey, HeaderValueMatch, RequestHeaders},
+            },
+            route::Action as RouteActionKind,
+        },
+    },
+    extensions::{
+        common::ratelimit::v3::{LocalRateLimitDescriptor, rate_limit_descriptor::Entry},
+        filters::http::{local_ratelimit::v3::LocalRateLimit as LocalFilter, ratelimit::v3::RateLimit as GlobalFilter},
+    },
+    r#type::v3::TokenBucket as EnvoyBucket,
+};
+use meltemi_engine::names;
+
+use super::{
+    cluster, matcher,
+    packing::{boolean, number, runtime_fraction, span},
+    services::{Protocol, Services},
+};
+use crate::{
+    model::{MetaRouter, Object, TokenBucket},
+    problem::Problem,
+};
+
+const LOCAL_STAGE: u32 = 1;
+/// How long the rate limit service may take, as in Aeraki.
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// The limits of one router.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    /// Of single routes, by their index.
+    routes: HashMap<usize, EnvoyBucket>,
+    /// Of certain requests.
+    conditions: Vec<(Vec<HeaderMatcher>, EnvoyBucket)>,
+    default: Option<EnvoyBucket>,
+    global: Option<Global>,
+}
+
+#[derive(Debug)]
+struct Global {
+    filter: GlobalFilter,
+    actions: Vec<Action>,
+    /// Which requests are counted; all if empty.
+    only: Vec<HeaderMatcher>,
+    cluster: (String, u16),
+}
+
+impl Limits {
+    /// Reads the limits of a router. Those that are wrong are left out and reported.
+    pub(super) fn new(
+        router: Option<&Object<MetaRouter>>,
+        protocol: &Protocol,
+        services: &Services<'_>,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let mut limits = Self::default();
+        let Some(router) = router else { return limits };
+        let origin = &router.origin;
+        let mut bucket = |spec: &TokenBucket, field: &str| match envoy_bucket(spec) {
+            Ok(bucket) => Some(bucket),
+            Err((below, reason)) => {
+                problems.push(origin.error(format!("{field}.{below}"), reason));
+                None
+            }
+        };
+        for (index, route) in router.spec.routes.iter().enumerate() {
+            if let Some(spec) = &route.local_rate_limit {
+                limits.routes.extend(bucket(spec, &format!("spec.routes[{index}].localRateLimit")).map(|b| (index, b)));
+            }
+        }
+        if let Some(local) = &router.spec.local_rate_limit {
+            let field = "spec.localRateLimit";
+            limits.default = local.token_bucket.as_ref().and_then(|b| bucket(b, &format!("{field}.tokenBucket")));
+            for (index, condition) in local.conditions.iter().enumerate() {
+                let field = format!("{field}.conditions[{index}]");
+                let Some(bucket) = bucket(&condition.token_bucket, &format!("{field}.tokenBucket")) else { continue };
+                match matcher::headers(&condition.r#match, protocol.service_aliases) {
+                    Ok(headers) => limits.conditions.push((headers, bucket)),
+                    Err((below, reason)) => problems.push(origin.error(format!("{field}.match.{below}"), reason)),
+                }
+            }
+        }
+        match global(router, protocol, services) {
+            Ok(global) => limits.global = global,
+            Err((field, reason)) => problems.push(origin.error(format!("spec.globalRateLimit.{field}"), reason)),
+        }
+        limits
+    }
+
+    /// The route has a limit of its own.
+    pub(super) fn of_route(&self, index: usize) -> Option<usize> {
+        self.routes.contains_key(&index).then_some(index)
+    }
+
+    /// Descriptors that every request of the service may get.
+    pub(super) fn for_all(&self) -> Vec<Descriptors> {
+        let conditions = self.conditions.iter().enumerate().map(|(index, (headers, _))| {
+            let action = ActionSpecifier::HeaderValueMatch(HeaderValueMatch {
+                descriptor_value: condition_name(index),
+                headers: headers.clone(),
+                expect_match: boolean(true),
+                ..HeaderValueMatch::default()
+            });
+            descriptors(LOCAL_STAGE, vec![Action { action_specifier: Some(action) }])
+        });
+        let counted = self.global.as_ref().filter(|global| global.only.is_empty());
+        conditions.chain(counted.map(|global| descriptors(0, global.actions.clone()))).collect()
+    }
+
+    /// A route as it is, or cut in two: those of its requests that the global limit counts, and the others.
+    pub(super) fn split(&self, route: EnvoyRoute) -> Vec<EnvoyRoute> {
+        let Some(global) = self.global.as_ref().filter(|global| !global.only.is_empty()) else { return vec![route] };
+        let mut counted = route.clone();
+        if let Some(conditions) = &mut counted.r#match {
+            conditions.headers.extend(global.only.clone());
+        }
+        let Some(RouteActionKind::Route(action)) = &mut counted.action else { return vec![route] };
+        action.rate_limits.push(descriptors(0, global.actions.clone()));
+        vec![counted, route]
+    }
+
+    /// The filter for local limits, if there are any.
+    pub(super) fn local_filter(&self) -> Option<LocalFilter> {
+        if self.default.is_none() && self.routes.is_empty() && self.conditions.is_empty() {
+            return None;
+        }
+        let mut routes: Vec<(&usize, &EnvoyBucket)> = self.routes.iter().collect();
+        routes.sort_by_key(|(index, _)| **index);
+        let of_routes = routes.into_iter().map(|(index, bucket)| descriptor("generic_key", route_name(*index), bucket));
+        let of_conditions = self
+            .conditions
+            .iter()
+            .enumerate()
+            .map(|(index, (_, bucket))| descriptor("header_match", condition_name(index), bucket));
+        Some(LocalFilter {
+            stat_prefix: "meltemi".to_owned(),
+            // Without a bucket for the rest, the rest is not limited; the filter demands one all the same.
+            token_bucket: Some(self.default.clone().unwrap_or(EnvoyBucket {
+                max_tokens: u32::MAX,
+                tokens_per_fill: number(u32::MAX),
+                fill_interval: span(Duration::from_secs(1)),
+            })),
+            filter_enabled: runtime_fraction(None),
+            filter_enforced: runtime_fraction(None),
+            descriptors: of_routes.chain(of_conditions).collect(),
+            stage: LOCAL_STAGE,
+            always_consume_default_token_bucket: boolean(false),
+            ..LocalFilter::default()
+        })
+    }
+
+    /// The filter for the global limit, if there is one.
+    pub(super) fn global_filter(&self) -> Option<&GlobalFilter> {
+        self.global.as_ref().map(|global| &global.filter)
+    }
+
+    /// The service that counts.
+    pub(super) fn service(&self) -> Option<&(String, u16)> {
+        self.global.as_ref().map(|global| &global.cluster)
+    }
+}
+
+/// The descriptor of a route with a limit of its own.
+pub(super) fn route_action(index: usize) -> Descriptors {
+    let key = GenericKey { descriptor_value: route_name(index), ..GenericKey::default() };
+    descriptors(LOCAL_STAGE, vec![Action { action_specifier: Some(ActionSpecifier::GenericKey(key)) }])
+}
+
+fn route_name(index: usize) -> String {
+    format!("route-{index}")
+}
+
+fn condition_name(index: usize) -> String {
+    format!("condition-{index}")
+}
+
+fn descriptors(stage: u32, actions: Vec<Action>) -> Descriptors {
+    Descriptors { stage: number(stage), actions, ..Descriptors::default() }
+}
+
+fn descriptor(key: &str, value: String, bucket: &EnvoyBucket) -> LocalRateLimitDescriptor {
+    LocalRateLimitDescriptor {
+        entries: vec![Entry { key: key.to_owned(), value }],
+        token_bucket: Some(bucket.clone()),
+        ..LocalRateLimitDescriptor::default()
+    }
+}
+
+fn envoy_bucket(spec: &TokenBucket) -> Result<EnvoyBucket, matcher::Wrong> {
+    if spec.max_tokens == 0 {
+        return Err(("maxTokens".to_owned(), "must be more than 0; to refuse all requests write `deny: true`".to_owned()));
+    }
+    let interval = spec.fill_interval.map_or(Duration::from_secs(1), |interval| interval.0);
+    if interval < Duration::from_millis(50) {
+        return Err(("fillInterval".to_owned(), "must be at least 50ms".to_owned()));
+    }
+    Ok(EnvoyBucket {
+        max_tokens: spec.max_tokens,
+        tokens_per_fill: number(spec.tokens_per_fill.unwrap_or(1).max(1)),
+        fill_interval: span(interval),
+    })
+}
+
+fn global(
+    router: &Object<MetaRouter>,
+    protocol: &Protocol,
+    services: &Services<'_>,
+) -> Result<Option<Global>, matcher::Wrong> {
+    let Some(spec) = &router.spec.global_rate_limit else { return Ok(None) };
+    let wrong = |field: &str, reason: String| (field.to_owned(), reason);
+    if spec.domain.is_empty() {
+        return Err(wrong("domain", "missing".to_owned()));
+    }
+    if spec.descriptors.is_empty() {
+        return Err(wrong("descriptors", "nothing to count by".to_owned()));
+    }
+    let cluster = service_name(&spec.rate_limit_service)
+        .filter(|(host, port)| services.port(host, *port).is_some())
+        .ok_or_else(|| {
+            let reason = format!("there is no Service or ServiceEntry for `{}`; write `host:port`", spec.rate_limit_service);
+            wrong("rateLimitService", reason)
+        })?;
+    let only = match &spec.r#match {
+        Some(conditions) => matcher::headers(conditions, protocol.service_aliases)
+            .map_err(|(field, reason)| (format!("match.{field}"), reason))?,
+        None => Vec::new(),
+    };
+    let actions = spec.descriptors.iter().map(|descriptor| {
+        let key = matcher::metadata_key(&descriptor.property, protocol.service_aliases);
+        let headers = RequestHeaders {
+            header_name: names::match_header(key, None).0,
+            descriptor_key: if descriptor.descriptor_key.is_empty() { key.to_owned() } else { descriptor.descriptor_key.clone() },
+            ..RequestHeaders::default()
+        };
+        Action { action_specifier: Some(ActionSpecifier::RequestHeaders(headers)) }
+    });
+    let envoy = grpc_service::EnvoyGrpc {
+        cluster_name: cluster::service_name(&cluster.0, cluster.1),
+        ..grpc_service::EnvoyGrpc::default()
+    };
+    let timeout = spec.request_timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.0);
+    let filter = GlobalFilter {
+        domain: spec.domain.clone(),
+        timeout: span(timeout),
+        failure_mode_deny: spec.deny_on_fail,
+        disable_x_envoy_ratelimited_header: true,
+        rate_limit_service: Some(RateLimitServiceConfig {
+            grpc_service: Some(GrpcService {
+                target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(envoy)),
+                ..GrpcService::default()
+            }),
+            transport_api_version: ApiVersion::V3.into(),
+        }),
+        ..GlobalFilter::default()
+    };
+    Ok(Some(Global { filter, actions: actions.collect(), only, cluster }))
+}
+
+/// `host:port`, or Envoy's `outbound|port||host`.
+fn service_name(text: &str) -> Option<(String, u16)> {
+    let parts: Vec<&str> = text.split('|').collect();
+    match parts.as_slice() {
+        ["outbound", port, _, host] => Some(((*host).to_owned(), port.parse().ok()?)),
+        _ => {
+            let (host, port) = text.rsplit_once(':')?;
+            Some((host.to_owned(), port.parse().ok()?))
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A port of ours → a listener: inlet and HTTP connection manager.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::{
+    config::{
+        accesslog::v3::{
+            AccessLog, AccessLogFilter, ComparisonFilter, StatusCodeFilter, access_log, access_log_filter::FilterSpecifier,
+            comparison_filter::Op,
+        },
+        core::v3::{
+            DataSource, ExtensionConfigSource, HeaderValue, HeaderValueOption, Http2ProtocolOptions,
+            HttpProtocolOptions, RuntimeUInt32, SubstitutionFormatString, data_source::Specifier,
+            header_value_option::HeaderAppendAction, substitution_format_string::Format,
+        },
+        listener::v3::{Filter, FilterChain, Listener, filter::ConfigType},
+    },
+    extensions::{
+        access_loggers::file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
+        filters::{
+            http::{fault::v3::HttpFault, router::v3::Router},
+            network::{
+                dynamic_modules::v3::DynamicModuleNetworkFilter,
+                http_connection_manager::v3::{
+                    HttpConnectionManager, HttpFilter, LocalReplyConfig, Rds, ResponseMapper,
+                    http_connection_manager::{
+                        CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
+                    },
+                    http_filter,
+                },
+            },
+        },
+    },
+};
+use meltemi_engine::{config::InletConfig, names};
+use prost::{Message, Name};
+
+use super::{
+    Output, cluster, packing,
+    limits::Limits,
+    packing::{ads, any, boolean, extension, filter_config, module, number, span},
+    router, routes,
+    services::{Port, Protocol, Services},
+    tls,
+};
+use crate::{
+    model::{MetaRouter, Mode, Object},
+    problem::Problem,
+    snapshot::TypeUrl,
+};
+
+pub(super) const FAULT_FILTER: &str = "envoy.filters.http.fault";
+const NETWORK_FILTER: &str = "envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter";
+
+/// Annotation of a service: file that gets a line for each request; `/dev/stdout` for the console.
+const ACCESS_LOG: &str = "meltemi.dev/access-log";
+const ACCESS_LOG_FORMAT: &str = "%START_TIME% %REQ(x-meltemi-protocol)% %REQ(:path)% %RESPONSE_CODE% %RESPONSE_FLAGS% \
+    %RESP(x-meltemi-reply)% route=%ROUTE_NAME% upstream=%UPSTREAM_HOST% cluster=%UPSTREAM_CLUSTER% %DURATION%ms\n";
+
+/// Adds the listener of a port, with its routes and filters.
+pub(super) fn add(
+    port: &Port,
+    router: Option<&Object<MetaRouter>>,
+    services: &Services<'_>,
+    output: &mut Output,
+    problems: &mut Vec<Problem>,
+) {
+    let Some(protocol) = &port.protocol else { return };
+    let name = format!("{}:{}", port.host, port.number);
+    let filters = match protocol.mode {
+        Mode::Request => request_filters(&name, port, protocol, router, services, output, problems),
+        Mode::Connection => match router::filters(&name, port, protocol, router, services, problems) {
+            Some((relay, filters)) => {
+                add_filter(&format!("relay|{name}"), "relay", &relay, output);
+                filters
+            }
+            None => return,
+        },
+    };
+    let chain = FilterChain {
+        name: name.clone(),
+        filters,
+        transport_socket: tls::downstream(port, output, problems),
+        ..FilterChain::default()
+    };
+    let listener = Listener {
+        name: name.clone(),
+        address: cluster::socket_address(&port.address.to_string(), port.number),
+        filter_chains: vec![chain],
+        stat_prefix: name.clone(),
+        ..Listener::default()
+    };
+    output.add(TypeUrl::Listener, &name, &listener);
+}
+
+fn request_filters(
+    name: &str,
+    port: &Port,
+    protocol: &Protocol,
+    router: Option<&Object<MetaRouter>>,
+    services: &Services<'_>,
+    output: &mut Output,
+    problems: &mut Vec<Problem>,
+) -> Vec<Filter> {
+    let limits = Limits::new(router, protocol, services, problems);
+    let routes = routes::configuration(name, port, protocol, router, &limits, services, problems);
+    output.add(TypeUrl::Route, name, &routes);
+    if let Some(service) = limits.service().and_then(|(host, number)| services.port(host, *number)) {
+        cluster::add_service(service, output);
+    }
+    let mut config = InletConfig::new(protocol.codec.clone());
+    config.limits = protocol.limits.clone();
+    config.authority = Some(port.host.clone());
+    let inlet = format!("inlet|{name}");
+    add_filter(&inlet, "inlet", &config, output);
+    vec![discovered(&inlet), plain("envoy.filters.network.http_connection_manager", &manager(name, port, &limits))]
+}
+
+/// Adds the configuration of one of our network filters.
+fn add_filter<T: serde::Serialize>(name: &str, filter: &str, config: &T, output: &mut Output) {
+    let filter = DynamicModuleNetworkFilter {
+        dynamic_module_config: module(),
+        filter_name: filter.to_owned(),
+        filter_config: filter_config(config),
+        terminal_filter: false,
+    };
+    output.add(TypeUrl::ExtensionConfig, name, &extension(name, &filter));
+}
+
+/// A network filter whose configuration comes by ECDS: a module that is missing then costs this chain, not the listener.
+pub(super) fn discovered(name: &str) -> Filter {
+    let source = ExtensionConfigSource {
+        config_source: ads(),
+        type_urls: vec![format!("type.googleapis.com/{NETWORK_FILTER}")],
+        ..ExtensionConfigSource::default()
+    };
+    Filter { name: name.to_owned(), config_type: Some(ConfigType::ConfigDiscovery(source)) }
+}
+
+pub(super) fn plain<M: Message + Name>(name: &str, config: &M) -> Filter {
+    Filter { name: name.to_owned(), config_type: any(config).map(ConfigType::TypedConfig) }
+}
+
+fn manager(name: &str, port: &Port, limits: &Limits) -> HttpConnectionManager {
+    let never = span(Duration::ZERO);
+    HttpConnectionManager {
+        stat_prefix: name.to_owned(),
+        codec_type: CodecType::Http2.into(),
+        route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: ads(), route_config_name: name.to_owned() })),
+        http_filters: http_filters(limits),
+        local_reply_config: Some(local_replies()),
+        access_log: port.annotations.get(ACCESS_LOG).map(|path| access_log(path)).into_iter().collect(),
+        http2_protocol_options: Some(Http2ProtocolOptions {
+            // The inlet bounds its requests itself; its windows are memory only while bytes are in them.
+            max_concurrent_streams: number(0x7fff_ffff),
+            initial_stream_window_size: number(1024 * 1024),
+            initial_connection_window_size: number(4 * 1024 * 1024),
+            ..Http2ProtocolOptions::default()
+        }),
+        common_http_protocol_options: Some(HttpProtocolOptions {
+            idle_timeout: never,
+            max_headers_count: number(200),
+            ..HttpProtocolOptions::default()
+        }),
+        max_request_headers_kb: number(96),
+        // The protocol's clients have their own idea of how long is too long; routes may have one.
+        stream_idle_timeout: never,
+        request_timeout: never,
+        generate_request_id: boolean(false),
+        skip_xff_append: true,
+        server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
+        // Paths are names here, not files: nothing is to be cleaned up in them.
+        normalize_path: boolean(false),
+        path_with_escaped_slashes_action: PathWithEscapedSlashesAction::KeepUnchanged.into(),
+        ..HttpConnectionManager::default()
+    }
+}
+
+fn http_filters(limits: &Limits) -> Vec<HttpFilter> {
+    let mut filters = vec![http_filter(FAULT_FILTER, &HttpFault::default())];
+    if let Some(local) = limits.local_filter() {
+        filters.push(http_filter("envoy.filters.http.local_ratelimit", &local));
+    }
+    if let Some(global) = limits.global_filter() {
+        filters.push(http_filter("envoy.filters.http.ratelimit", global));
+    }
+    let router = Router { suppress_envoy_headers: true, dynamic_stats: boolean(false), ..Router::default() };
+    filters.push(http_filter("envoy.filters.http.router", &router));
+    filters
+}
+
+fn http_filter<M: Message + Name>(name: &str, config: &M) -> HttpFilter {
+    HttpFilter {
+        name: name.to_owned(),
+        config_type: any(config).map(http_filter::ConfigType::TypedConfig),
+        ..HttpFilter::default()
+    }
+}
+
+/// Marks Envoy's own replies with what they mean, for the inlet.
+fn local_replies() -> LocalReplyConfig {
+    let every = StatusCodeFilter {
+        comparison: Some(ComparisonFilter {
+            op: Op::Ge.into(),
+            value: Some(RuntimeUInt32 { default_value: 100, runtime_key: "meltemi.local_reply".to_owned() }),
+        }),
+    };
+    let header = |name: &str, value: &str| HeaderValueOption {
+        header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), ..HeaderValue::default() }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        ..HeaderValueOption::default()
+    };
+    let mapper = ResponseMapper {
+        filter: Some(AccessLogFilter { filter_specifier: Some(FilterSpecifier::StatusCodeFilter(every)) }),
+        headers_to_add: vec![
+            header(names::DETAILS, "%RESPONSE_CODE_DETAILS%"),
+            header(names::FLAGS, "%RESPONSE_FLAGS%"),
+        ],
+        ..ResponseMapper::default()
+    };
+    LocalReplyConfig { mappers: vec![mapper], ..LocalReplyConfig::default() }
+}
+
+fn access_log(path: &str) -> AccessLog {
+    let line = DataSource {
+        specifier: Some(Specifier::InlineString(ACCESS_LOG_FORMAT.to_owned())),
+        ..DataSource::default()
+    };
+    let format =
+        SubstitutionFormatString { format: Some(Format::TextFormatSource(line)), ..SubstitutionFormatString::default() };
+    let file = FileAccessLog { path: path.to_owned(), access_log_format: Some(AccessLogFormat::LogFormat(format)) };
+    AccessLog {
+        name: "envoy.access_loggers.file".to_owned(),
+        config_type: packing::any(&file).map(access_log::ConfigType::TypedConfig),
+        ..AccessLog::default()
+    }
+}

@@ -1,0 +1,65 @@
+//! Model → resources. Pure: the same model gives the same snapshot. A wrong object is left out and reported; it never
+//! keeps the others from being served.
+
+mod cluster;
+mod limits;
+mod listener;
+mod matcher;
+mod packing;
+mod router;
+mod routes;
+mod services;
+mod tls;
+
+use std::collections::BTreeSet;
+
+use crate::{
+    model::Model,
+    problem::Problem,
+    snapshot::{Resource, Snapshot, TypeUrl},
+};
+
+pub use services::{Port, Services};
+
+/// Name under which the dynamic module is loaded: `libmeltemi.so`.
+pub const MODULE: &str = "meltemi";
+
+/// What a model becomes.
+#[derive(Debug, Clone, Default)]
+pub struct Compiled {
+    /// The resources.
+    pub snapshot: Snapshot,
+    /// What is wrong with the model.
+    pub problems: Vec<Problem>,
+}
+
+/// Compiles a model for standalone proxies.
+pub fn compile(model: &Model) -> Compiled {
+    let mut problems = Vec::new();
+    let services = Services::new(model, &mut problems);
+    let mut output = Output { snapshot: Snapshot::default(), secrets: BTreeSet::new() };
+    for port in services.ports() {
+        cluster::add(port, &services, &mut output, &mut problems);
+    }
+    for port in services.ports() {
+        let router = services.router_of(&port.host);
+        listener::add(port, router, &services, &mut output, &mut problems);
+    }
+    Compiled { snapshot: output.snapshot, problems }
+}
+
+/// Resources in the making.
+struct Output {
+    snapshot: Snapshot,
+    /// Names of secrets that are already there.
+    secrets: BTreeSet<String>,
+}
+
+impl Output {
+    fn add<M: prost::Message + prost::Name>(&mut self, kind: TypeUrl, name: &str, message: &M) {
+        self.snapshot.insert(kind, Resource::new(name, message));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! Istio's `ServiceEntry` and `DestinationRule`, as far as we act on them. Other fields are passed over.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::Span;
+
+/// A host name.
+pub type Host = String;
+
+/// `networking.istio.io` `ServiceEntry`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ServiceEntry {
+    /// Its names.
+    pub hosts: Vec<Host>,
+    /// Addresses; the first one is listened on.
+    pub addresses: Vec<String>,
+    /// Its ports.
+    pub ports: Vec<ServiceEntryPort>,
+    /// How endpoints are found.
+    pub resolution: Resolution,
+    /// The endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A port of a service entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ServiceEntryPort {
+    /// Its number.
+    pub number: u16,
+    /// Its name.
+    pub name: String,
+    /// `TCP`, or a protocol that Istio knows; `meltemi.dev/<protocol>` is understood as well.
+    pub protocol: String,
+    /// Its number on the endpoints, if another.
+    pub target_port: Option<u16>,
+}
+
+/// How endpoints are found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Resolution {
+    /// Not at all.
+    #[default]
+    None,
+    /// They are listed by address.
+    Static,
+    /// They are listed by name.
+    Dns,
+    /// The same, one address at a time.
+    DnsRoundRobin,
+}
+
+/// One endpoint of a service entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Endpoint {
+    /// IP address, or a name with resolution `DNS`.
+    pub address: String,
+    /// Ports by the name of the service entry's port.
+    pub ports: BTreeMap<String, u16>,
+    /// Labels that subsets select by.
+    pub labels: BTreeMap<String, String>,
+    /// Share of requests; 1 if absent.
+    pub weight: Option<u32>,
+}
+
+/// `networking.istio.io` `DestinationRule`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DestinationRule {
+    /// The service it is about.
+    pub host: Host,
+    /// For all its endpoints.
+    pub traffic_policy: Option<TrafficPolicy>,
+    /// Named parts of its endpoints.
+    pub subsets: Vec<Subset>,
+}
+
+/// Endpoints with certain labels.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Subset {
+    /// Its name.
+    pub name: String,
+    /// The labels.
+    pub labels: BTreeMap<String, String>,
+    /// Replaces what the rule says for all.
+    pub traffic_policy: Option<TrafficPolicy>,
+}
+
+/// How connections to endpoints are made and chosen.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TrafficPolicy {
+    /// Choice of the endpoint.
+    pub load_balancer: Option<LoadBalancer>,
+    /// Circuit breakers.
+    pub connection_pool: Option<ConnectionPool>,
+    /// When endpoints are left out for a while.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// TLS to the endpoints.
+    pub tls: Option<ClientTls>,
+}
+
+/// Choice of the endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LoadBalancer {
+    /// One of the simple ones.
+    pub simple: Option<SimpleLb>,
+    /// By hash of a header; the routes' `hashPolicy` says of which.
+    pub consistent_hash: Option<ConsistentHash>,
+}
+
+/// Simple choices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum SimpleLb {
+    /// As Envoy does it by default: fewest requests of two.
+    Unspecified,
+    /// Fewest requests of two.
+    LeastRequest,
+    /// The same, by its old name.
+    LeastConn,
+    /// In turn.
+    RoundRobin,
+    /// By chance.
+    Random,
+    /// Where the client wanted to go.
+    Passthrough,
+}
+
+/// Choice by hash.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ConsistentHash {
+    /// The header.
+    pub http_header_name: Option<String>,
+    /// The client's address.
+    pub use_source_ip: bool,
+    /// Entries of the ring at least.
+    pub minimum_ring_size: Option<u64>,
+}
+
+/// Circuit breakers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ConnectionPool {
+    /// Of connections.
+    pub tcp: TcpPool,
+    /// Of requests.
+    pub http: HttpPool,
+}
+
+/// Circuit breakers of connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TcpPool {
+    /// Connections to all endpoints.
+    pub max_connections: Option<u32>,
+    /// Until a connection is made.
+    pub connect_timeout: Option<Span>,
+    /// Until an idle connection is given up.
+    pub idle_timeout: Option<Span>,
+}
+
+/// Circuit breakers of requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct HttpPool {
+    /// Requests that wait for a connection.
+    #[serde(rename = "http1MaxPendingRequests")]
+    pub max_pending_requests: Option<u32>,
+    /// Requests in flight.
+    #[serde(rename = "http2MaxRequests")]
+    pub max_requests: Option<u32>,
+    /// Retries in flight.
+    pub max_retries: Option<u32>,
+    /// Until an idle connection is given up.
+    pub idle_timeout: Option<Span>,
+}
+
+/// When endpoints are left out for a while.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct OutlierDetection {
+    /// Failures (5xx of the error table) in a row.
+    #[serde(rename = "consecutive5xxErrors")]
+    pub consecutive_5xx_errors: Option<u32>,
+    /// Failures to reach the server in a row.
+    pub consecutive_gateway_errors: Option<u32>,
+    /// Time between looks.
+    pub interval: Option<Span>,
+    /// First time out.
+    pub base_ejection_time: Option<Span>,
+    /// Share of the endpoints that may be out.
+    pub max_ejection_percent: Option<u32>,
+    /// Share of healthy endpoints below which all are used.
+    pub min_health_percent: Option<u32>,
+}
+
+/// TLS to the endpoints.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ClientTls {
+    /// Which kind.
+    pub mode: TlsMode,
+    /// File of our certificate chain.
+    pub client_certificate: Option<String>,
+    /// File of its key.
+    pub private_key: Option<String>,
+    /// File of the authorities that servers' certificates are checked against.
+    pub ca_certificates: Option<String>,
+    /// Names of which the server's certificate must have one.
+    pub subject_alt_names: Vec<String>,
+    /// Name asked for.
+    pub sni: Option<String>,
+}
+
+/// Kinds of TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum TlsMode {
+    /// None.
+    #[default]
+    Disable,
+    /// The server shows a certificate.
+    Simple,
+    /// Both do.
+    Mutual,
+    /// Istio's own certificates, which there are none of here.
+    IstioMutual,
+}

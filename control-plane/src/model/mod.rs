@@ -1,0 +1,50 @@
+//! The objects that users write, as they are, and the set of them that is compiled.
+
+mod application_protocol;
+mod common;
+mod istio;
+mod kube;
+mod meta_router;
+
+pub use application_protocol::{ApplicationProtocol, Mode};
+pub use common::{Metadata, Percent, Span, StringMatch};
+pub use istio::{
+    ClientTls, ConnectionPool, DestinationRule, Endpoint, Host, HttpPool, LoadBalancer, OutlierDetection, Resolution,
+    ServiceEntry, ServiceEntryPort, SimpleLb, Subset, TcpPool, TlsMode, TrafficPolicy,
+};
+pub use kube::{EndpointPort, EndpointSlice, Service, ServicePort, SliceEndpoint};
+pub use meta_router::{
+    Abort, Condition, Delay, Descriptor, Destination, Fault, GlobalRateLimit, KeyValue, LocalRateLimit, MetaRouter,
+    Route, RouteMatch, Retries, TokenBucket, Weighted,
+};
+
+use crate::problem::Origin;
+
+/// An object with its metadata and the place it comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object<T> {
+    /// File, line, kind and name.
+    pub origin: Origin,
+    /// Name, namespace, labels, annotations.
+    pub metadata: Metadata,
+    /// What it says.
+    pub spec: T,
+}
+
+/// Everything that is compiled, in the order the source gives it: of two objects that claim the same thing the first one
+/// gets it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Model {
+    /// Kubernetes services.
+    pub services: Vec<Object<Service>>,
+    /// Their endpoints.
+    pub endpoint_slices: Vec<Object<EndpointSlice>>,
+    /// Istio service entries.
+    pub service_entries: Vec<Object<ServiceEntry>>,
+    /// Istio destination rules.
+    pub destination_rules: Vec<Object<DestinationRule>>,
+    /// Our routes, and Aeraki's.
+    pub meta_routers: Vec<Object<MetaRouter>>,
+    /// Our protocols, and Aeraki's.
+    pub application_protocols: Vec<Object<ApplicationProtocol>>,
+}

@@ -1,0 +1,102 @@
+//! What is wrong with what a user wrote.
+
+use std::{fmt, path::PathBuf};
+
+use serde::Serialize;
+
+/// One thing that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Whether the object is left out because of it.
+    pub severity: Severity,
+    /// The object, and the place it comes from.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// Path of the field, such as `spec.routes[0].route[1].weight`; empty if it is the whole object.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub field: String,
+    /// What is wrong and what would be right.
+    pub reason: String,
+}
+
+/// Kinds of problems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Taken, but probably not what was meant.
+    Warning,
+    /// Not taken; what was served before stays.
+    Error,
+}
+
+/// An object and the place it comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Origin {
+    /// The file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Line in the file, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// `MetaRouter`, `ServiceEntry`, …; empty if the file could not be read that far.
+    pub kind: String,
+    /// `namespace/name`.
+    pub name: String,
+}
+
+impl Origin {
+    /// An error in this object.
+    pub fn error(&self, field: impl Into<String>, reason: impl Into<String>) -> Problem {
+        Problem { severity: Severity::Error, origin: self.clone(), field: field.into(), reason: reason.into() }
+    }
+
+    /// A warning about this object.
+    pub fn warning(&self, field: impl Into<String>, reason: impl Into<String>) -> Problem {
+        Problem { severity: Severity::Warning, ..self.error(field, reason) }
+    }
+}
+
+impl fmt::Display for Problem {
+    /// `file:line: error: Kind namespace/name: field: reason`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Origin { file, line, kind, name } = &self.origin;
+        if let Some(file) = file {
+            write!(f, "{}:", file.display())?;
+            if let Some(line) = line {
+                write!(f, "{line}:")?;
+            }
+            write!(f, " ")?;
+        }
+        match self.severity {
+            Severity::Error => write!(f, "error: ")?,
+            Severity::Warning => write!(f, "warning: ")?,
+        }
+        if !kind.is_empty() {
+            write!(f, "{kind} {name}: ")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        write!(f, "{}", self.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_like_a_compiler_message() {
+        let origin = Origin {
+            file: Some("demo/routes.yaml".into()),
+            line: Some(12),
+            kind: "MetaRouter".into(),
+            name: "default/echo".into(),
+        };
+        assert_eq!(
+            origin.error("spec.hosts", "must name exactly one host").to_string(),
+            "demo/routes.yaml:12: error: MetaRouter default/echo: spec.hosts: must name exactly one host"
+        );
+        assert_eq!(Origin::default().warning("", "odd").to_string(), "warning: odd");
+    }
+}
