@@ -71,33 +71,35 @@ impl Limits {
         let mut limits = Self::default();
         let Some(router) = router else { return limits };
         let origin = &router.origin;
-        let mut bucket = |spec: &TokenBucket, field: &str| match envoy_bucket(spec) {
-            Ok(bucket) => Some(bucket),
-            Err((below, reason)) => {
-                problems.push(origin.error(format!("{field}.{below}"), reason));
-                None
-            }
+        let mut wrong = |field: &str, (below, reason): matcher::Wrong| {
+            problems.push(origin.error(format!("{field}.{below}"), reason));
+        };
+        let bucket = |spec: &TokenBucket, field: &str, wrong: &mut dyn FnMut(&str, matcher::Wrong)| {
+            envoy_bucket(spec).map_err(|error| wrong(field, error)).ok()
         };
         for (index, route) in router.spec.routes.iter().enumerate() {
             if let Some(spec) = &route.local_rate_limit {
-                limits.routes.extend(bucket(spec, &format!("spec.routes[{index}].localRateLimit")).map(|b| (index, b)));
+                let field = format!("spec.routes[{index}].localRateLimit");
+                limits.routes.extend(bucket(spec, &field, &mut wrong).map(|bucket| (index, bucket)));
             }
         }
         if let Some(local) = &router.spec.local_rate_limit {
             let field = "spec.localRateLimit";
-            limits.default = local.token_bucket.as_ref().and_then(|b| bucket(b, &format!("{field}.tokenBucket")));
+            let default = local.token_bucket.as_ref();
+            limits.default = default.and_then(|spec| bucket(spec, &format!("{field}.tokenBucket"), &mut wrong));
             for (index, condition) in local.conditions.iter().enumerate() {
                 let field = format!("{field}.conditions[{index}]");
-                let Some(bucket) = bucket(&condition.token_bucket, &format!("{field}.tokenBucket")) else { continue };
+                let spec = &condition.token_bucket;
+                let Some(bucket) = bucket(spec, &format!("{field}.tokenBucket"), &mut wrong) else { continue };
                 match matcher::headers(&condition.r#match, protocol.service_aliases) {
                     Ok(headers) => limits.conditions.push((headers, bucket)),
-                    Err((below, reason)) => problems.push(origin.error(format!("{field}.match.{below}"), reason)),
+                    Err(error) => wrong(&format!("{field}.match"), error),
                 }
             }
         }
         match global(router, protocol, services) {
             Ok(global) => limits.global = global,
-            Err((field, reason)) => problems.push(origin.error(format!("spec.globalRateLimit.{field}"), reason)),
+            Err(error) => wrong("spec.globalRateLimit", error),
         }
         limits
     }

@@ -36,7 +36,7 @@ use meltemi_engine::{config::InletConfig, names};
 use prost::{Message, Name};
 
 use super::{
-    Output, cluster, packing,
+    Output, cluster,
     limits::Limits,
     packing::{ads, any, boolean, extension, filter_config, module, number, span},
     router, routes,
@@ -231,7 +231,7 @@ fn access_log(path: &str) -> AccessLog {
     let file = FileAccessLog { path: path.to_owned(), access_log_format: Some(AccessLogFormat::LogFormat(format)) };
     AccessLog {
         name: "envoy.access_loggers.file".to_owned(),
-        config_type: packing::any(&file).map(access_log::ConfigType::TypedConfig),
+        config_type: any(&file).map(access_log::ConfigType::TypedConfig),
         ..AccessLog::default()
     }
 }

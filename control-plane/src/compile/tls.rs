@@ -171,5 +171,5 @@ fn file(path: &str) -> Option<DataSource> {
 
 fn folder(path: &str) -> Option<WatchedDirectory> {
     let folder = Path::new(path).parent()?.to_str()?;
-    Some(WatchedDirectory { path: folder.to_owned() })
+    Some(WatchedDirectory { path: folder.to_owned(), ..WatchedDirectory::default() })
 }

@@ -1,0 +1,179 @@
+//! The admin endpoint.
+
+use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{Html, IntoResponse},
+    routing::get,
+};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::ConstCounter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::{
+    problem::Severity,
+    snapshot::TypeUrl,
+    store::{Proxy, Store},
+};
+
+/// Serves it until `shutdown`.
+///
+/// # Errors
+/// If the server fails.
+pub async fn serve(
+    listener: TcpListener,
+    store: Arc<Store>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(store)).with_graceful_shutdown(shutdown).await
+}
+
+fn router(store: Arc<Store>) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/problems", get(problems))
+        .route("/proxies", get(proxies))
+        .route("/resources", get(resources))
+        .with_state(store)
+}
+
+async fn ready(State(store): State<Arc<Store>>) -> impl IntoResponse {
+    match store.now().generation {
+        0 => (StatusCode::SERVICE_UNAVAILABLE, "the sources were not read yet\n"),
+        _ => (StatusCode::OK, "ready\n"),
+    }
+}
+
+async fn problems(State(store): State<Arc<Store>>) -> Json<Value> {
+    Json(json!(*store.now().problems))
+}
+
+async fn proxies(State(store): State<Arc<Store>>) -> Json<Value> {
+    Json(json!(store.proxies()))
+}
+
+/// Names and versions of all resources, by type, with what they say.
+async fn resources(State(store): State<Arc<Store>>) -> Json<Value> {
+    let snapshot = store.now().snapshot;
+    let of = |kind: TypeUrl| -> Vec<Value> {
+        let resources = snapshot.of(kind);
+        resources.map(|r| json!({"name": r.name, "version": r.version, "content": show(kind, &r.any.value)})).collect()
+    };
+    Json(TypeUrl::ALL.into_iter().map(|kind| (format!("{kind:?}"), of(kind))).collect::<BTreeMap<_, _>>().into_iter().collect())
+}
+
+/// The message as Rust shows it: protobuf's own JSON needs descriptors that we do not carry.
+fn show(kind: TypeUrl, bytes: &[u8]) -> String {
+    use envoy_types::pb::envoy::{
+        config::{
+            cluster::v3::Cluster, core::v3::TypedExtensionConfig, endpoint::v3::ClusterLoadAssignment,
+            listener::v3::Listener, route::v3::RouteConfiguration,
+        },
+        extensions::transport_sockets::tls::v3::Secret,
+    };
+    fn shown<M: prost::Message + Default + std::fmt::Debug>(bytes: &[u8]) -> String {
+        M::decode(bytes).map_or_else(|error| error.to_string(), |message| format!("{message:?}"))
+    }
+    match kind {
+        TypeUrl::Secret => shown::<Secret>(bytes),
+        TypeUrl::Cluster => shown::<Cluster>(bytes),
+        TypeUrl::Endpoints => shown::<ClusterLoadAssignment>(bytes),
+        TypeUrl::Listener => shown::<Listener>(bytes),
+        TypeUrl::ExtensionConfig => shown::<TypedExtensionConfig>(bytes),
+        TypeUrl::Route => shown::<RouteConfiguration>(bytes),
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Label {
+    kind: String,
+}
+
+async fn metrics(State(store): State<Arc<Store>>) -> impl IntoResponse {
+    let world = store.now();
+    let mut registry = Registry::with_prefix("meltemi");
+    let gauge = |registry: &mut Registry, name: &str, help: &str, value: usize| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    };
+    let errors = world.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    gauge(&mut registry, "problems", "Errors in the sources", errors);
+    gauge(&mut registry, "warnings", "Warnings about the sources", world.problems.len().saturating_sub(errors));
+    let proxies = store.proxies();
+    gauge(&mut registry, "proxies", "Proxies connected", proxies.len());
+    gauge(&mut registry, "proxies_refusing", "Proxies that refuse something", proxies.iter().filter(|p| refuses(p)).count());
+    let family = Family::<Label, Gauge>::default();
+    for kind in TypeUrl::ALL {
+        let label = Label { kind: format!("{kind:?}") };
+        family.get_or_create(&label).set(i64::try_from(world.snapshot.count(kind)).unwrap_or(i64::MAX));
+    }
+    registry.register("resources", "Resources served", family);
+    let count = |value: &std::sync::atomic::AtomicU64| ConstCounter::new(value.load(Ordering::Relaxed));
+    registry.register("pushes", "Responses sent to proxies", count(&store.pushes));
+    registry.register("nacks", "Configurations that proxies refused", count(&store.nacks));
+    registry.register("generation", "Times that the sources were published", ConstCounter::new(world.generation));
+    let mut out = String::new();
+    match text::encode(&mut out, &registry) {
+        Ok(()) => (StatusCode::OK, out),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+fn refuses(proxy: &Proxy) -> bool {
+    proxy.types.values().any(|state| state.error.is_some())
+}
+
+async fn index(State(store): State<Arc<Store>>) -> Html<String> {
+    let world = store.now();
+    let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let problems: String =
+        world.problems.iter().map(|problem| format!("<li><code>{}</code>\n", escape(&problem.to_string()))).collect();
+    let proxies: String = store
+        .proxies()
+        .iter()
+        .map(|proxy| {
+            let types: String = proxy
+                .types
+                .iter()
+                .map(|(kind, state)| {
+                    let mark = match &state.error {
+                        Some(error) => format!("refused: {}", escape(error)),
+                        None if state.acked == state.sent => "in sync".to_owned(),
+                        None => "sent".to_owned(),
+                    };
+                    format!("<br>{kind:?}: {mark}")
+                })
+                .collect();
+            format!("<tr><td>{}<td>{}<td>{}<td>{types}\n", escape(&proxy.node), escape(&proxy.version), proxy.protocol)
+        })
+        .collect();
+    let resources: String = TypeUrl::ALL
+        .into_iter()
+        .map(|kind| format!("<tr><td>{kind:?}<td>{}\n", world.snapshot.count(kind)))
+        .collect();
+    let none = |text: String| if text.is_empty() { "<p>none".to_owned() } else { text };
+    Html(format!(
+        "<!doctype html><meta charset=utf-8><title>Meltemi</title>\
+         <style>body{{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}\
+         table{{border-collapse:collapse}}td,th{{border:1px solid #ccc;padding:.3rem .7rem;text-align:left;vertical-align:top}}\
+         code{{white-space:pre-wrap}}</style>\
+         <h1>Meltemi</h1><p>Generation {}. <a href=/problems>problems</a> · <a href=/proxies>proxies</a> · \
+         <a href=/resources>resources</a> · <a href=/metrics>metrics</a> · <a href=/healthz>health</a> · \
+         <a href=/readyz>readiness</a>\
+         <h2>Problems</h2><ul>{}</ul><h2>Proxies</h2><table><tr><th>node<th>version<th>protocol<th>state\n{proxies}</table>\
+         <h2>Resources</h2><table>{resources}</table>",
+        world.generation,
+        none(problems),
+    ))
+}

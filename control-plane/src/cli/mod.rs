@@ -1,0 +1,49 @@
+//! The command line.
+
+mod bootstrap;
+mod check;
+mod reference;
+mod serve;
+
+use clap::{Parser, Subcommand};
+
+/// Any layer-7 protocol as a first-class citizen of stock Envoy.
+#[derive(Debug, Parser)]
+#[command(name = "meltemi", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Bootstrap(bootstrap::Bootstrap),
+    Check(check::Check),
+    Codecs(reference::Codecs),
+    Schema(reference::Schema),
+}
+
+/// Runs the command line; gives the exit code.
+///
+/// # Errors
+/// What the user must be told.
+pub fn run() -> anyhow::Result<u8> {
+    match Cli::parse().command {
+        Command::Serve(command) => command.run(),
+        Command::Bootstrap(command) => command.run(),
+        Command::Check(command) => Ok(command.run()),
+        Command::Codecs(command) => command.run(),
+        Command::Schema(command) => command.run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,191 @@
+//! Delta: each response has what changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use envoy_types::pb::envoy::{
+    config::core::v3::Node,
+    service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as DeltaResource},
+};
+
+use super::{
+    Session,
+    view::{REFERRING, View},
+};
+use crate::{
+    snapshot::{Resource, Snapshot, TypeUrl, version_of_all},
+    store::Connected,
+};
+
+/// A delta stream.
+pub(super) struct Delta {
+    view: View,
+    proxy: Connected,
+    types: BTreeMap<TypeUrl, Watched>,
+    nonce: u64,
+}
+
+/// What the proxy wants of a type, and what it has.
+#[derive(Default)]
+struct Watched {
+    names: BTreeSet<String>,
+    wildcard: bool,
+    nonce: String,
+    acked: bool,
+    /// Versions that the proxy has, by name.
+    has: BTreeMap<String, String>,
+    /// Sent again even if unchanged.
+    force: BTreeSet<String>,
+    /// Asked for, and not there: said once, so that the proxy need not wait.
+    missing: BTreeSet<String>,
+}
+
+impl Session for Delta {
+    type Request = DeltaDiscoveryRequest;
+    type Response = DeltaDiscoveryResponse;
+    const NAME: &'static str = "delta";
+
+    fn node(request: &DeltaDiscoveryRequest) -> Option<&Node> {
+        request.node.as_ref()
+    }
+
+    fn new(snapshot: Arc<Snapshot>, proxy: Connected) -> Self {
+        Self { view: View::new(snapshot), proxy, types: BTreeMap::new(), nonce: 0 }
+    }
+
+    fn on_request(&mut self, request: DeltaDiscoveryRequest, out: &mut Vec<DeltaDiscoveryResponse>) {
+        let Some(kind) = TypeUrl::parse(&request.type_url) else {
+            tracing::debug!(kind = request.type_url, "a proxy asks for a type that is not served");
+            return;
+        };
+        let first = !self.types.contains_key(&kind);
+        let watched = self.types.entry(kind).or_default();
+        if first {
+            // What it has from an earlier connection need not be sent again.
+            watched.has.extend(request.initial_resource_versions);
+            watched.wildcard = kind.is_wildcard() && request.resource_names_subscribe.is_empty();
+        }
+        for name in request.resource_names_subscribe {
+            if name == "*" {
+                watched.wildcard = true;
+            } else {
+                // Asked for again, it is sent again: the proxy may have dropped it.
+                if !first {
+                    watched.has.remove(&name);
+                }
+                watched.missing.remove(&name);
+                watched.names.insert(name);
+            }
+        }
+        for name in request.resource_names_unsubscribe {
+            if name == "*" {
+                watched.wildcard = false;
+            }
+            watched.names.remove(&name);
+            watched.has.remove(&name);
+            watched.missing.remove(&name);
+        }
+        if !request.response_nonce.is_empty() && request.response_nonce == watched.nonce {
+            match &request.error_detail {
+                Some(error) => {
+                    self.proxy.refused(kind, &error.message);
+                    tracing::warn!(kind = kind.as_str(), reason = error.message, "proxy refused a configuration");
+                }
+                None => {
+                    watched.acked = true;
+                    self.proxy.acked(kind);
+                }
+            }
+        }
+        self.send(kind, first, out);
+        self.settle(out);
+    }
+
+    fn on_snapshot(&mut self, snapshot: Arc<Snapshot>, out: &mut Vec<DeltaDiscoveryResponse>) {
+        self.view.advance(snapshot);
+        self.send_all(out);
+        self.settle(out);
+    }
+}
+
+impl Delta {
+    fn send_all(&mut self, out: &mut Vec<DeltaDiscoveryResponse>) {
+        for kind in TypeUrl::ALL {
+            self.send(kind, false, out);
+        }
+    }
+
+    /// Sends what changed of a type; `answer`: even if that is nothing.
+    fn send(&mut self, kind: TypeUrl, answer: bool, out: &mut Vec<DeltaDiscoveryResponse>) {
+        let Some(watched) = self.types.get_mut(&kind) else { return };
+        let wanted: BTreeMap<&str, &Arc<Resource>> = if watched.wildcard {
+            self.view.all(kind)
+        } else {
+            watched.names.iter().filter_map(|name| Some((name.as_str(), self.view.get(kind, name)?))).collect()
+        };
+        let force = core::mem::take(&mut watched.force);
+        let changed: Vec<&Arc<Resource>> = wanted
+            .values()
+            .copied()
+            .filter(|resource| {
+                watched.has.get(&resource.name) != Some(&resource.version) || force.contains(&resource.name)
+            })
+            .collect();
+        let mut removed: Vec<String> =
+            watched.has.keys().filter(|name| !wanted.contains_key(name.as_str())).cloned().collect();
+        for name in &watched.names {
+            if !wanted.contains_key(name.as_str()) && watched.missing.insert(name.clone()) && !removed.contains(name) {
+                removed.push(name.clone());
+            }
+        }
+        if changed.is_empty() && removed.is_empty() && !answer {
+            return;
+        }
+        self.nonce = self.nonce.saturating_add(1);
+        let version = version_of_all(wanted.values().copied());
+        let names: Vec<String> = changed.iter().map(|resource| resource.name.clone()).collect();
+        let resources = changed.iter().map(|resource| DeltaResource {
+            name: resource.name.clone(),
+            version: resource.version.clone(),
+            resource: Some(resource.any.clone()),
+            ..DeltaResource::default()
+        });
+        let response = DeltaDiscoveryResponse {
+            system_version_info: version.clone(),
+            resources: resources.collect(),
+            type_url: kind.as_str().to_owned(),
+            removed_resources: removed.clone(),
+            nonce: self.nonce.to_string(),
+            ..DeltaDiscoveryResponse::default()
+        };
+        for resource in changed {
+            watched.has.insert(resource.name.clone(), resource.version.clone());
+            watched.missing.remove(&resource.name);
+        }
+        for name in &removed {
+            watched.has.remove(name);
+        }
+        (watched.nonce, watched.acked) = (self.nonce.to_string(), false);
+        self.proxy.sent(kind, &version);
+        out.push(response);
+        let follower = match kind {
+            TypeUrl::Cluster => TypeUrl::Endpoints,
+            TypeUrl::Listener => TypeUrl::Route,
+            _ => return,
+        };
+        if let Some(watched) = self.types.get_mut(&follower) {
+            // Clusters and listeners that are new to the proxy wait for what has their name.
+            watched.force.extend(names.into_iter().filter(|name| watched.has.contains_key(name)));
+        }
+    }
+
+    /// Takes away what nothing refers to any more, once the proxy has taken everything that did.
+    fn settle(&mut self, out: &mut Vec<DeltaDiscoveryResponse>) {
+        let taken = REFERRING.iter().all(|kind| self.types.get(kind).is_none_or(|watched| watched.acked));
+        if taken && self.view.settle() {
+            self.send_all(out);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The xDS server: aggregated discovery, state of the world and delta, on one port.
+
+mod delta;
+mod sotw;
+mod view;
+#[cfg(test)]
+mod tests;
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use envoy_types::pb::envoy::{
+    config::core::v3::{Node, node::UserAgentVersionType},
+    service::discovery::v3::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+        aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
+    },
+};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_stream::{
+    Stream, StreamExt,
+    wrappers::{ReceiverStream, TcpListenerStream},
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    snapshot::Snapshot,
+    store::{Connected, Store},
+};
+
+/// Responses that wait for a proxy that reads slowly; then its requests wait as well.
+const QUEUE: usize = 16;
+
+/// Serves proxies until `shutdown`.
+///
+/// # Errors
+/// If the server fails.
+pub async fn serve(
+    listener: TcpListener,
+    store: Arc<Store>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .add_service(AggregatedDiscoveryServiceServer::new(Server { store }))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
+        .await
+}
+
+struct Server {
+    store: Arc<Store>,
+}
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Server {
+    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Ok(self.run::<sotw::Sotw>(request.into_inner()))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        Ok(self.run::<delta::Delta>(request.into_inner()))
+    }
+}
+
+/// What is known of one stream, without I/O.
+trait Session: Send + 'static {
+    type Request: Send + 'static;
+    type Response: Send + 'static;
+    const NAME: &'static str;
+
+    fn node(request: &Self::Request) -> Option<&Node>;
+    fn new(snapshot: Arc<Snapshot>, proxy: Connected) -> Self;
+    /// A request came.
+    fn on_request(&mut self, request: Self::Request, out: &mut Vec<Self::Response>);
+    /// The world changed.
+    fn on_snapshot(&mut self, snapshot: Arc<Snapshot>, out: &mut Vec<Self::Response>);
+}
+
+impl Server {
+    fn run<S: Session>(&self, requests: Streaming<S::Request>) -> Response<Responses<S::Response>> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            if let Err(status) = drive::<S>(store, requests, &sender).await {
+                // The proxy may be gone already.
+                let _ = sender.send(Err(status)).await;
+            }
+        });
+        Response::new(Box::pin(ReceiverStream::new(receiver)))
+    }
+}
+
+async fn drive<S: Session>(
+    store: Arc<Store>,
+    mut requests: Streaming<S::Request>,
+    sender: &mpsc::Sender<Result<S::Response, Status>>,
+) -> Result<(), Status> {
+    let Some(first) = requests.next().await.transpose()? else { return Ok(()) };
+    let node = S::node(&first).filter(|node| !node.id.is_empty());
+    let node = node.ok_or_else(|| Status::invalid_argument("the first request must have node.id"))?;
+    let mut world = store.follow();
+    // Nothing was read yet: an empty answer would take everything away from a proxy that reconnects.
+    if world.wait_for(|world| world.generation > 0).await.is_err() {
+        return Ok(());
+    }
+    let version = match &node.user_agent_version_type {
+        Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
+        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => {
+            build.version.as_ref().map(|v| format!("{}.{}.{}", v.major_number, v.minor_number, v.patch)).unwrap_or_default()
+        }
+        None => String::new(),
+    };
+    tracing::info!(node = node.id, version, protocol = S::NAME, "proxy connected");
+    let proxy = store.connect(node.id.clone(), node.cluster.clone(), version, S::NAME);
+    let id = node.id.clone();
+    let mut session = S::new(world.borrow_and_update().snapshot.clone(), proxy);
+    let mut out = Vec::new();
+    session.on_request(first, &mut out);
+    loop {
+        for response in out.drain(..) {
+            if sender.send(Ok(response)).await.is_err() {
+                return Ok(());
+            }
+        }
+        tokio::select! {
+            biased;
+            request = requests.next() => match request.transpose() {
+                Ok(Some(request)) => session.on_request(request, &mut out),
+                Ok(None) | Err(_) => {
+                    tracing::info!(node = id, "proxy disconnected");
+                    return Ok(());
+                }
+            },
+            changed = world.changed() => {
+                if changed.is_err() {
+                    return Err(Status::unavailable("the control plane goes down"));
+                }
+                let snapshot = world.borrow_and_update().snapshot.clone();
+                session.on_snapshot(snapshot, &mut out);
+            }
+        }
+    }
+}
