@@ -6,10 +6,11 @@ use meltemi::{
 
 use super::{
     Thrift,
-    detect::{Detected, Transport, transport},
+    detect::{Detected, HEADER_MAGIC, TTHEADER_MAGIC, Transport, transport},
     infos::close_frame,
     message::{Form, Message, NoMessage},
-    reply, skip::Walk,
+    reply,
+    skip::Walk,
     theader, ttheader,
 };
 
@@ -22,7 +23,7 @@ pub(super) struct ThriftConnection {
     limits: Limits,
     transport: Option<Transport>,
     /// The walk over an unframed message that is not whole yet.
-    walk: Option<Walk>,
+    walk: Walk,
     context: Vec<u8>,
     inflate: Option<Decompress>,
     inflated: Vec<u8>,
@@ -34,7 +35,7 @@ impl ThriftConnection {
             transport: codec.transport,
             codec,
             limits,
-            walk: None,
+            walk: Walk::new(),
             context: Vec::new(),
             inflate: None,
             inflated: Vec::new(),
@@ -57,15 +58,17 @@ impl ThriftConnection {
 
     fn decode_unframed<'a>(&'a mut self, buf: &'a [u8]) -> Result<Decoded<'a>, NoMessage> {
         let message = Message::read(buf, self.codec.protocol, self.limits.max_header_bytes)?;
-        let walk = self.walk.get_or_insert_with(|| Walk::new(message.form.protocol(), message.length));
-        let end = walk.go_on(buf, &self.limits)?;
-        self.walk = None;
+        if !self.walk.is_under_way() {
+            self.walk.begin(message.form.protocol(), message.length);
+        }
+        let end = self.walk.go_on(buf, &self.limits)?;
         let frame = buf.get(..end).unwrap_or_default();
         Ok(self.frame(frame, message, Found { transport: Transport::Unframed, ..Found::default() }, 0))
     }
 
     fn decode_framed<'a>(&'a mut self, buf: &'a [u8], transport: Transport) -> Result<Decoded<'a>, NoMessage> {
         let &[l3, l2, l1, l0, ..] = buf else { return Err(NoMessage::Short(4usize.saturating_sub(buf.len()))) };
+        check_magic(buf, transport)?;
         let length = u64::from(u32::from_be_bytes([l3, l2, l1, l0])).saturating_add(4);
         let whole = usize::try_from(length).unwrap_or(usize::MAX);
         if whole > self.limits.max_frame {
@@ -77,7 +80,11 @@ impl ThriftConnection {
         match transport {
             Transport::Header => self.decode_theader(frame),
             Transport::TtHeader => self.decode_ttheader(frame),
-            _ => match Message::read(frame.get(4..).unwrap_or_default(), self.codec.protocol, self.limits.max_header_bytes) {
+            _ => match Message::read(
+                frame.get(4..).unwrap_or_default(),
+                self.codec.protocol,
+                self.limits.max_header_bytes,
+            ) {
                 Ok(message) => Ok(self.frame(frame, message, Found::default(), 4)),
                 Err(error) => Err(NoMessage::Bad(never_whole(error))),
             },
@@ -104,6 +111,9 @@ impl ThriftConnection {
         }
         if let Err(error) = self.look_into(body) {
             return self.reject(frame, Transport::Header, error);
+        }
+        if let Err(error) = Message::read(&self.inflated, Some(head.protocol), INFLATED) {
+            return self.reject(frame, Transport::Header, never_whole(error));
         }
         let Self { inflated, context, codec, .. } = self;
         match Message::read(inflated, Some(head.protocol), INFLATED) {
@@ -163,7 +173,8 @@ impl ThriftConnection {
                 None => Err(NoMessage::Short(12usize.saturating_sub(buf.len()))),
             };
         }
-        let message = Message::read(buf.get(4..).unwrap_or_default(), self.codec.protocol, self.limits.max_header_bytes)?;
+        let message =
+            Message::read(buf.get(4..).unwrap_or_default(), self.codec.protocol, self.limits.max_header_bytes)?;
         reply::put_context(transport, &message, 0, false, &mut self.context);
         Ok(Decoded::Rejected(Rejected {
             kind: request_kind(&message),
@@ -244,9 +255,25 @@ impl<'a> Found<'a> {
 
 /// Where the message of a TTHeader frame starts, and whether a frame length of its own stands before it.
 fn ttheader_message(frame: &[u8], at: usize) -> (usize, bool) {
-    match frame.get(at..).unwrap_or_default() {
-        [0x80..=0x82, ..] => (at, false),
-        _ => (at.saturating_add(4), true),
+    let message = at.saturating_add(4);
+    let length = frame.get(at..message).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+    match length.and_then(|length| usize::try_from(length).ok()) {
+        Some(length) if message.saturating_add(length) == frame.len() => (message, true),
+        _ => (at, false),
+    }
+}
+
+/// Every frame of a connection has its transport's magic, not the first alone.
+fn check_magic(buf: &[u8], transport: Transport) -> Result<(), NoMessage> {
+    let magic = match transport {
+        Transport::Framed | Transport::Unframed => return Ok(()),
+        Transport::Header => HEADER_MAGIC,
+        Transport::TtHeader => TTHEADER_MAGIC,
+    };
+    match buf.get(4..6) {
+        Some(there) if there == magic => Ok(()),
+        Some(_) => Err(NoMessage::Bad(DecodeError::malformed("magic of a header frame", 4))),
+        None => Err(NoMessage::Short(6usize.saturating_sub(buf.len()))),
     }
 }
 
@@ -297,7 +324,7 @@ impl Connection for ThriftConnection {
 
     fn reset(&mut self) {
         self.transport = self.codec.transport;
-        self.walk = None;
+        self.walk.stop();
     }
 
     fn ordering(&self) -> Option<Ordering> {

@@ -9,6 +9,17 @@ pub(super) struct Entry<'a> {
     pub(super) value: &'a [u8],
 }
 
+impl Entry<'_> {
+    /// Bytes of name and value.
+    pub(super) const fn size(&self) -> usize {
+        let name = match self.key {
+            Key::Text(name) | Key::Persistent(name) => name.len(),
+            Key::Integer(_) => size_of::<u16>(),
+        };
+        name.saturating_add(self.value.len())
+    }
+}
+
 /// Where a header stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key<'a> {
@@ -52,7 +63,7 @@ impl<'m> Changed<'m> {
 /// at `words_at`, from `start`.
 pub(super) fn close(out: &mut Vec<u8>, start: usize, words_at: usize) -> Result<(), EncodeError> {
     let too_large = EncodeError::TooLarge("headers of the frame");
-    while out.len().saturating_sub(start) % 4 != 0 {
+    while !out.len().saturating_sub(start).is_multiple_of(4) {
         out.push(0);
     }
     let words = u16::try_from(out.len().saturating_sub(start) / 4).map_err(|_| too_large)?;

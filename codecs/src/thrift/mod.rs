@@ -16,10 +16,10 @@ mod infos;
 mod message;
 mod reply;
 mod skip;
-mod theader;
-mod ttheader;
 #[cfg(test)]
 mod tests;
+mod theader;
+mod ttheader;
 
 use std::sync::Arc;
 
@@ -120,7 +120,8 @@ impl Codec for Thrift {
 
     fn probe(&self, head: &[u8]) -> Probe {
         match detect::transport(head) {
-            Detected::Transport(_) => Probe::Match,
+            Detected::Transport(found) if self.transport.is_none_or(|only| only == found) => Probe::Match,
+            Detected::Transport(_) => Probe::NoMatch,
             Detected::NeedMore(needed) => Probe::NeedMore(needed),
             Detected::Nothing => Probe::NoMatch,
         }

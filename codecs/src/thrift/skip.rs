@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 
 use super::message::{NoMessage, Protocol};
 
-/// A walk over one struct.
-#[derive(Debug, Clone)]
+/// A walk over one struct at a time.
+#[derive(Debug)]
 pub(super) struct Walk {
     protocol: Protocol,
     position: usize,
@@ -23,7 +23,11 @@ pub(super) struct Walk {
 enum Level {
     Struct,
     /// Values that follow each other; in maps keys and values take turns.
-    Values { next: u8, other: u8, left: u64 },
+    Values {
+        next: u8,
+        other: u8,
+        left: u64,
+    },
 }
 
 /// What a value of some type looks like.
@@ -40,9 +44,29 @@ enum Shape {
 }
 
 impl Walk {
-    /// A walk over the struct at `position`.
-    pub(super) fn new(protocol: Protocol, position: usize) -> Self {
-        Self { protocol, position, skip: 0, elements: 0, stack: SmallVec::from_slice(&[Level::Struct]) }
+    /// A walk that has not begun.
+    pub(super) const fn new() -> Self {
+        Self { protocol: Protocol::Binary, position: 0, skip: 0, elements: 0, stack: SmallVec::new_const() }
+    }
+
+    /// Under way: begun, and not at the end of its struct.
+    pub(super) fn is_under_way(&self) -> bool {
+        !self.stack.is_empty()
+    }
+
+    /// Begins a walk over the struct at `position`; keeps the memory of the last one.
+    pub(super) fn begin(&mut self, protocol: Protocol, position: usize) {
+        self.stop();
+        self.protocol = protocol;
+        self.position = position;
+        self.stack.push(Level::Struct);
+    }
+
+    /// Forgets a walk that is under way.
+    pub(super) fn stop(&mut self) {
+        self.skip = 0;
+        self.elements = 0;
+        self.stack.clear();
     }
 
     /// Goes on; `bytes` are the same as before, or more. Gives the end of the struct.
@@ -59,8 +83,7 @@ impl Walk {
                 return Err(NoMessage::Short(self.skip));
             }
             let Some(top) = self.stack.last().copied() else { return Ok(self.position) };
-            self.elements = self.elements.saturating_add(1);
-            if self.elements > limits.max_elements {
+            if self.elements >= limits.max_elements {
                 return Err(NoMessage::Bad(DecodeError::too_large("number of elements", self.position)));
             }
             let mut reader = Reader::at(bytes, self.position);
@@ -83,6 +106,8 @@ impl Walk {
                 }
             }
             self.position = reader.position();
+            // Counted when done with: a token that was cut counts once.
+            self.elements = self.elements.saturating_add(1);
         }
     }
 
@@ -111,6 +136,10 @@ impl Walk {
             Shape::Struct => self.push(Level::Struct, limits)?,
             Shape::List => {
                 let (element, count) = self.list(reader)?;
+                if count == 0 {
+                    // The type of no element at all is anything.
+                    return Ok(());
+                }
                 match self.shape(element, false)? {
                     Shape::Fixed(length) => {
                         let length = u64::try_from(length).unwrap_or(u64::MAX).saturating_mul(count);

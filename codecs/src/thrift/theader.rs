@@ -3,8 +3,8 @@
 //! Infos: protocol (varint: 0 binary, 2 compact), number of transforms and their ids (1: zlib), then sections:
 //! 1 headers, 2 persistent headers, both `count (length key length value)*` in varints; 0 is padding.
 
-use meltemi::{DecodeError, EncodeError, Limits, Marks, Mutation, wire::Reader};
 use meltemi::wire::put_varint;
+use meltemi::{DecodeError, EncodeError, Limits, Marks, Mutation, wire::Reader};
 
 use super::{
     infos::{Changed, Entry, Key, close, close_frame},
@@ -60,7 +60,7 @@ impl Head {
         let (mut count, mut bytes) = (0usize, 0usize);
         let whole = each(infos, head.sections, &mut |entry| {
             count = count.saturating_add(1);
-            bytes = bytes.saturating_add(entry.value.len());
+            bytes = bytes.saturating_add(entry.size());
         });
         if count > limits.max_headers || bytes > limits.max_header_bytes {
             return Err(DecodeError::too_large("headers of a THeader", head.sections));
@@ -85,14 +85,16 @@ fn text<'a>(reader: &mut Reader<'a>) -> Option<&'a [u8]> {
     reader.take(length).ok()
 }
 
-/// Visits every header; `None` if the sections are not what they should be.
-fn each<'a>(infos: &'a [u8], sections: usize, visit: &mut dyn FnMut(Entry<'a>)) -> Option<()> {
+/// Visits every header; gives the padding, or the sections that we do not know, behind them. `None` if the sections are
+/// not what they should be.
+fn each<'a>(infos: &'a [u8], sections: usize, visit: &mut dyn FnMut(Entry<'a>)) -> Option<&'a [u8]> {
     let mut reader = Reader::at(infos, sections);
     while reader.remaining() > 0 {
+        let rest = reader.rest();
         let section = varint(&mut reader)?;
         if section != KEY_VALUE && section != PERSISTENT {
             // Padding, or a section that we do not know, whose length is not told.
-            break;
+            return Some(rest);
         }
         let count = varint(&mut reader)?;
         for _ in 0..count {
@@ -101,7 +103,7 @@ fn each<'a>(infos: &'a [u8], sections: usize, visit: &mut dyn FnMut(Entry<'a>)) 
             visit(Entry { key, value: text(&mut reader)? });
         }
     }
-    Some(())
+    Some(&[])
 }
 
 /// [`meltemi::HeaderWalk`] over a frame.
@@ -120,7 +122,7 @@ pub(super) fn rewrite(frame: &[u8], head: &Head, mutation: &Mutation, out: &mut 
     let changed = Changed::new(mutation);
     let infos = frame.get(..head.message).ok_or(malformed)?;
     let mut entries = Vec::new();
-    each(infos, head.sections, &mut |entry| entries.push(entry)).ok_or(malformed)?;
+    let rest = each(infos, head.sections, &mut |entry| entries.push(entry)).ok_or(malformed)?;
     let start = out.len();
     out.extend_from_slice(infos.get(..head.sections).ok_or(malformed)?);
     let has = |name: &[u8]| {
@@ -136,6 +138,9 @@ pub(super) fn rewrite(frame: &[u8], head: &Head, mutation: &Mutation, out: &mut 
     };
     section(KEY_VALUE, kept(false).chain(changed.added(has)), out);
     section(PERSISTENT, kept(true), out);
+    if rest.iter().any(|byte| *byte != 0) {
+        out.extend_from_slice(rest);
+    }
     close(out, start.saturating_add(INFOS), start.saturating_add(WORDS))?;
     out.extend_from_slice(frame.get(head.message..).ok_or(malformed)?);
     close_frame(out, start)

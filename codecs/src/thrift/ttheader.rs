@@ -84,7 +84,7 @@ impl<'a> Head<'a> {
         let (mut service, mut count, mut bytes) = (&[][..], 0usize, 0usize);
         let whole = each(infos, sections, &mut |entry| {
             count = count.saturating_add(1);
-            bytes = bytes.saturating_add(entry.value.len());
+            bytes = bytes.saturating_add(entry.size());
             if entry.key == Key::Text(IDL_SERVICE) {
                 service = entry.value;
             }
