@@ -1,8 +1,11 @@
-//! SDK for Meltemi codecs.
+#![doc = include_str!("guide.md")]
+// Without the module feature the example has no `export!`, so it can be shown but not compiled.
+#![cfg_attr(feature = "module", doc = concat!("```\n", include_str!("../examples/lines.rs"), "```\n"))]
+#![cfg_attr(not(feature = "module"), doc = concat!("```ignore\n", include_str!("../examples/lines.rs"), "```\n"))]
+#![doc = include_str!("guide_end.md")]
 
 pub use meltemi_core::*;
 
-#[cfg(feature = "module")]
 mod export;
 
 /// What [`export!`] needs.
