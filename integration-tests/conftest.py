@@ -1,0 +1,40 @@
+"""Fixtures: one Envoy version a run of each test, and a world that ends with the test."""
+
+import os
+import pathlib
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE / "peers" / "thrift"), str(HERE.parent / "scripts")]
+
+import setup  # noqa: E402
+from harness import World  # noqa: E402
+
+VERSIONS = os.environ.get("MELTEMI_ENVOYS", " ".join(setup.ENVOYS)).split()
+
+
+def pytest_generate_tests(metafunc):
+    if "world" in metafunc.fixturenames:
+        metafunc.parametrize("envoy_version", VERSIONS, ids=[f"envoy-{version}" for version in VERSIONS])
+
+
+@pytest.fixture
+def world(envoy_version, tmp_path, request):
+    world = World(setup.envoy(envoy_version), tmp_path)
+    yield world
+    world.close()
+    # A crash is a failure whatever the test saw.
+    assert world.crashed() == [], world.logs()
+    report = getattr(request.node, "report", None)
+    if report is not None and report.failed:
+        print(world.logs())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.when == "call":
+        item.report = report
+    return report

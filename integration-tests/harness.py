@@ -1,0 +1,194 @@
+"""Starts real Envoys, our real control plane and real peers on free ports, and ends them all."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DIST = ROOT / "dist"
+PEERS = pathlib.Path(__file__).resolve().parent / "peers"
+
+
+def free_port() -> int:
+    """A port that nobody listens on now. Envoy would share a port without a word, so each is used once."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition, what: str, seconds: float = 20):
+    """Polls until `condition` is true and gives its value."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            value = condition()
+            if value:
+                return value
+        except OSError:
+            pass
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {seconds} s for {what}")
+        time.sleep(0.02)
+
+
+def get(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        return answer.read().decode()
+
+
+class World:
+    """A control plane over a folder, an Envoy, and whatever servers a test starts."""
+
+    def __init__(self, envoy: pathlib.Path, folder: pathlib.Path):
+        self.envoy_binary, self.folder = envoy, folder
+        self.config = folder / "config"
+        self.config.mkdir()
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.ended: set[str] = set()
+        self.xds, self.admin, self.envoy_admin = free_port(), free_port(), free_port()
+
+    def start(self, name: str, *command, **environment) -> subprocess.Popen:
+        log = open(self.folder / f"{name}.log", "ab")
+        env = os.environ | {key: str(value) for key, value in environment.items()}
+        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT, env=env)
+        self.processes[name] = process
+        return process
+
+    def stop(self, name: str, how=signal.SIGTERM):
+        process = self.processes.pop(name)
+        self.ended.add(name)
+        process.send_signal(how)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def log(self, name: str) -> str:
+        path = self.folder / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}" for path in self.folder.glob("*.log"))
+
+    def crashed(self) -> list[str]:
+        bad = [name for name in ("envoy", "serve") if "bug in hook" in self.log(name) or "panicked at" in self.log(name)]
+        return bad + self.early
+
+    def close(self):
+        self.early = [name for name, process in self.processes.items()
+                      if name in ("envoy", "serve") and process.poll() is not None]
+        for name in list(self.processes):
+            self.stop(name)
+
+    # Configuration
+
+    def write(self, name: str, *objects):
+        """Puts a file in its place at once, as an editor that knows its trade does."""
+        text = "---\n".join(item if isinstance(item, str) else yaml.safe_dump(item) for item in objects)
+        partial = self.config / f".{name}.partial"
+        partial.write_text(text)
+        partial.rename(self.config / f"{name}.yaml")
+
+    def serve(self):
+        self.start("serve", DIST / "meltemi", "serve", "--config", self.config, "--xds", f"127.0.0.1:{self.xds}",
+                   "--admin", f"127.0.0.1:{self.admin}")
+        wait_until(lambda: get(self.admin, "/readyz"), "the control plane")
+
+    def envoy(self, *options, wait_for=()):
+        """Starts Envoy and waits until it listens on these ports."""
+        bootstrap = subprocess.run(
+            [DIST / "meltemi", "bootstrap", "--xds", f"127.0.0.1:{self.xds}", "--node", "test", "--admin",
+             f"127.0.0.1:{self.envoy_admin}", *options], check=True, capture_output=True, text=True).stdout
+        self.static_envoy(bootstrap, wait_for=wait_for)
+
+    def static_envoy(self, bootstrap: str, wait_for=()):
+        path = self.folder / "bootstrap.yaml"
+        path.write_text(bootstrap)
+        self.start("envoy", self.envoy_binary, "-c", path, "--use-dynamic-base-id", "--concurrency", "2", "-l", "warn",
+                   "--drain-time-s", "2", "--parent-shutdown-time-s", "3",
+                   ENVOY_DYNAMIC_MODULES_SEARCH_PATH=DIST)
+        for port in wait_for:
+            wait_until(lambda: socket.create_connection(("127.0.0.1", port), 1).close() or True, f"Envoy on port {port}")
+
+    def published(self, change):
+        """Makes a change and waits until the control plane has read it."""
+        before = self.generation()
+        change()
+        wait_until(lambda: self.generation() > before, "a new generation")
+
+    def generation(self) -> int:
+        lines = get(self.admin, "/metrics").splitlines()
+        return int(next(line.split()[-1] for line in lines if line.startswith("meltemi_generation_total")))
+
+    def in_sync(self):
+        """Waits until the proxy has taken all that was sent."""
+        def taken():
+            proxies = json.loads(get(self.admin, "/proxies"))
+            return proxies and all(state["sent"] == state["acked"] for state in proxies[0]["types"].values())
+        wait_until(taken, "the proxy to be in sync")
+
+    def changed(self, name: str, *objects):
+        self.published(lambda: self.write(name, *objects))
+        time.sleep(0.05)
+        self.in_sync()
+
+    def problems(self) -> list[dict]:
+        return json.loads(get(self.admin, "/problems"))
+
+    def stats(self, pattern: str) -> dict[str, int]:
+        lines = get(self.envoy_admin, f"/stats?filter={pattern}").splitlines()
+        pairs = (line.split(": ", 1) for line in lines if ": " in line)
+        return {name.removeprefix("dynamicmodulescustom."): int(value) for name, value in pairs if value.isdigit()}
+
+    # Peers
+
+    def thrift_server(self, name: str, port: int, transport="framed", protocol="binary"):
+        self.start(name, sys.executable, PEERS / "thrift" / "server.py", port, "--version", name, "--transport", transport,
+                   "--protocol", protocol)
+        wait_until(lambda: "READY" in self.log(name), f"server {name}")
+
+
+def service(host: str, port: int, endpoints: dict[int, str], protocol="thrift", **annotations) -> dict:
+    """A ServiceEntry with endpoints on loopback: their ports and the value of their label `version`."""
+    name = f"tcp-metaprotocol-{protocol}"
+    return {
+        "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
+        "metadata": {"name": host.split(".")[0], "annotations": annotations},
+        "spec": {
+            "hosts": [host], "ports": [{"number": port, "name": name, "protocol": "TCP"}], "resolution": "STATIC",
+            "endpoints": [{"address": "127.0.0.1", "ports": {name: number}, "labels": {"version": version}}
+                          for number, version in endpoints.items()],
+        },
+    }
+
+
+def rule(host: str, *subsets: str, **policy) -> dict:
+    """A DestinationRule with a subset for each version."""
+    return {
+        "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": {"name": host.split(".")[0]},
+        "spec": {"host": host, "subsets": [{"name": subset, "labels": {"version": subset}} for subset in subsets],
+                 "trafficPolicy": policy},
+    }
+
+
+def router(host: str, *routes: dict, **spec) -> dict:
+    """A MetaRouter."""
+    return {
+        "apiVersion": "meltemi.dev/v1alpha1", "kind": "MetaRouter", "metadata": {"name": host.split(".")[0]},
+        "spec": {"hosts": [host], "routes": list(routes), **spec},
+    }
+
+
+def to(host: str, subset=None, weight=None) -> dict:
+    """A destination of a route."""
+    destination = {"host": host} | ({"subset": subset} if subset else {})
+    return {"destination": destination} | ({"weight": weight} if weight is not None else {})

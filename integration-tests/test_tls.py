@@ -1,0 +1,110 @@
+"""mTLS from files, on both sides, with the bridge."""
+
+import datetime
+import ipaddress
+import socket
+import ssl
+import threading
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from harness import free_port, rule, service, wait_until
+from wire import Peer, call, parse, reply, text
+
+HOST = "echo.test"
+
+
+class Authority:
+    """A certificate authority in a folder."""
+
+    def __init__(self, folder, name="ca"):
+        self.folder, self.key = folder, ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.path = folder / f"{name}.pem"
+        self.path.write_bytes(self.sign(self.name, self.key.public_key(), True).public_bytes(serialization.Encoding.PEM))
+
+    def sign(self, name, key, is_authority):
+        now = datetime.datetime.now(datetime.UTC)
+        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        return (x509.CertificateBuilder().subject_name(name).issuer_name(self.name).public_key(key)
+                .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(hours=1))
+                .not_valid_after(now + datetime.timedelta(hours=1))
+                .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+                .add_extension(x509.SubjectAlternativeName(names), critical=False).sign(self.key, hashes.SHA256()))
+
+    def issue(self, name):
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self.sign(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key(), False)
+        paths = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                                               serialization.NoEncryption()))
+        return paths
+
+
+def tls_server(authority):
+    """A server that demands a certificate of this authority; gives its port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("server"))
+    context.load_verify_locations(authority.path)
+    context.verify_mode = ssl.CERT_REQUIRED
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(connection):
+        try:
+            peer = Peer(context.wrap_socket(connection, server_side=True))
+            while True:
+                peer.send(reply(peer.frame(), b"secret"))
+        except (OSError, EOFError):
+            pass
+
+    def accept():
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+    threading.Thread(target=accept, daemon=True).start()
+    return listener.getsockname()[1]
+
+
+def test_mtls_on_both_sides(world, tmp_path):
+    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
+    listener_certificate, listener_key = map(str, authority.issue("proxy"))
+    certificate, key = map(str, authority.issue("client-of-server"))
+    port = free_port()
+    world.write("all", service(HOST, port, {tls_server(authority): "v1"}, **{
+        "meltemi.dev/tls-certificate": listener_certificate, "meltemi.dev/tls-private-key": listener_key,
+        "meltemi.dev/tls-client-ca": str(authority.path)}), rule(HOST, tls={
+            "mode": "MUTUAL", "clientCertificate": certificate, "privateKey": key,
+            "caCertificates": str(authority.path), "subjectAltNames": ["localhost"]}))
+    world.serve()
+    world.envoy(wait_for=[port])
+
+    def connect(issuer):
+        context = ssl.create_default_context(cafile=authority.path)
+        context.load_cert_chain(*issuer.issue("client"))
+        connection = socket.create_connection(("127.0.0.1", port), 10)
+        return Peer(context.wrap_socket(connection, server_hostname="localhost"))
+    peer = connect(authority)
+    for number in range(20):
+        peer.send(call(number, "hello", text(b"x" * number * 1000)))
+        got = parse(peer.frame())
+        assert (got["kind"], got["sequence"]) == (2, number)
+    with pytest.raises((ssl.SSLError, OSError, EOFError)):
+        other = connect(stranger)
+        other.send(call(1, "hello", text(b"x")))
+        other.frame()
+    # Servers of a stranger are not trusted.
+    world.changed("all", service(HOST, port, {tls_server(stranger): "v1"}, **{
+        "meltemi.dev/tls-certificate": listener_certificate, "meltemi.dev/tls-private-key": listener_key,
+        "meltemi.dev/tls-client-ca": str(authority.path)}), rule(HOST, tls={
+            "mode": "MUTUAL", "clientCertificate": certificate, "privateKey": key,
+            "caCertificates": str(authority.path)}))
+
+    def refused():
+        peer.send(call(1, "hello", text(b"x")))
+        return parse(peer.frame())["kind"] == 3
+    wait_until(refused, "calls to fail")

