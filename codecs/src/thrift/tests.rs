@@ -24,7 +24,10 @@ fn codec(options: &[(&str, &str)]) -> Thrift {
     Thrift::new(&Options(options)).unwrap()
 }
 
-fn captures() -> [(&'static str, (&'static [u8], &'static [u8])); 8] {
+/// What the client and what the server sent.
+type Capture = (&'static [u8], &'static [u8]);
+
+fn captures() -> [(&'static str, Capture); 8] {
     [
         ("framed-binary", capture!("framed-binary")),
         ("framed-binary-multiplexed", capture!("framed-binary-multiplexed")),

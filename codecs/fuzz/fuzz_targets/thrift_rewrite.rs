@@ -1,0 +1,40 @@
+//! A frame that decodes can be given another id and decodes again; so does its error reply.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use meltemi::{Codec, Decoded, Failure, FailureKind, FrameKind, Limits, Mutation, NothingInFlight, Options, Peer};
+use meltemi_codecs::thrift::Thrift;
+
+fuzz_target!(|bytes: &[u8]| {
+    let codec = Thrift::new(&Options::default()).expect("the defaults");
+    let mut connection = codec.connect(Peer::Client, &Limits::default());
+    let Ok(Decoded::Frame(frame)) = connection.decode(bytes, &NothingInFlight) else { return };
+    let (ticket, frame) = (frame.ticket(), frame.bytes.to_vec());
+
+    let mut out = Vec::new();
+    connection.rewrite(&frame, &Mutation::new(), Some(7), &mut out).expect("a frame that decodes");
+    let decoded = connection.decode(&out, &NothingInFlight);
+    let Ok(Decoded::Frame(again)) = decoded else { panic!("{decoded:?}") };
+    assert_eq!((again.id, again.bytes.len()), (7, out.len()));
+
+    let mut mutation = Mutation::new();
+    mutation.set(b"env", b"blue");
+    out.clear();
+    if connection.rewrite(&frame, &mutation, None, &mut out).is_ok() {
+        // Above the limits with one header more is the only way not to be taken again.
+        match connection.decode(&out, &NothingInFlight) {
+            Ok(Decoded::Frame(again)) => assert_eq!(again.metadata.header(b"env"), Some(&b"blue"[..])),
+            Ok(Decoded::Rejected(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    if ticket.kind == FrameKind::Request {
+        out.clear();
+        let failure = Failure { kind: FailureKind::Timeout, message: "too late" };
+        connection.error_reply(&ticket, &failure, &mut out).expect("an error reply");
+        let decoded = codec.connect(Peer::Server, &Limits::default()).decode(&out, &NothingInFlight).map(|_| ());
+        decoded.expect("a client can read it");
+    }
+});
