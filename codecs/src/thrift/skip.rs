@@ -72,13 +72,14 @@ impl Walk {
     /// Goes on; `bytes` are the same as before, or more. Gives the end of the struct.
     pub(super) fn go_on(&mut self, bytes: &[u8], limits: &Limits) -> Result<usize, NoMessage> {
         loop {
+            // Before any of it is passed over, so that the error is the same whatever pieces the bytes come in.
+            if self.position.saturating_add(self.skip) > limits.max_frame {
+                return Err(NoMessage::Bad(DecodeError::too_large("message", self.position)));
+            }
             let left = bytes.len().saturating_sub(self.position);
             let skipped = self.skip.min(left);
             self.position = self.position.saturating_add(skipped);
             self.skip = self.skip.saturating_sub(skipped);
-            if self.position.saturating_add(self.skip) > limits.max_frame {
-                return Err(NoMessage::Bad(DecodeError::too_large("message", self.position)));
-            }
             if self.skip > 0 {
                 return Err(NoMessage::Short(self.skip));
             }

@@ -264,6 +264,17 @@ fn elements_count_the_same_in_any_pieces() {
 }
 
 #[test]
+fn a_string_beyond_the_limit_is_the_same_error_in_any_pieces() {
+    // One argument: field 1, a string as long as the whole message may be.
+    let mut message = b"\x80\x01\0\x01\0\0\0\x01f\0\0\0\0\x0b\0\x01\0\0\0\x40".to_vec();
+    message.resize(64, b'x');
+    let limits = Limits { max_frame: 64, ..Limits::default() };
+    let whole = decode_in_pieces(&codec(&[]), Peer::Client, &limits, &message, &[]);
+    assert!(whole.error.as_ref().unwrap().contains("too large"));
+    assert_eq!(whole.error, decode_in_pieces(&codec(&[]), Peer::Client, &limits, &message, &[1]).error);
+}
+
+#[test]
 fn nesting_is_limited() {
     // Structs in structs in an argument: field 1, type 12.
     let mut message = b"\x80\x01\0\x01\0\0\0\x01f\0\0\0\0".to_vec();
