@@ -1,5 +1,7 @@
 //! The codec of the guide keeps the contract.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "../examples/lines.rs"]
 mod lines;
 

@@ -29,6 +29,8 @@ pub(crate) trait Request {
     fn on_data(&self, envoy: Bridge, end: bool);
     fn on_trailers(&self, envoy: Bridge);
     fn on_upstream_data(&self, envoy: Bridge, end: bool);
+    /// A hook has panicked, and been logged.
+    fn on_panic(&self, envoy: Bridge);
 }
 
 /// Envoy's side of a bridge, for the time of a hook. After a response that ends the stream it must not be used again:
@@ -40,10 +42,14 @@ pub(crate) struct Bridge(EnvoyPtr);
 const MOST_PIECES: usize = 4096;
 
 static REQUEST_PIECES: LazyLock<Option<ChunksSize>> = LazyLock::new(|| {
-    callbacks::newer(c"envoy_dynamic_module_callback_upstream_http_tcp_bridge_get_request_buffer_chunks_size")
+    callbacks::find_chunks_size(
+        c"envoy_dynamic_module_callback_upstream_http_tcp_bridge_get_request_buffer_chunks_size",
+    )
 });
 static RESPONSE_PIECES: LazyLock<Option<ChunksSize>> = LazyLock::new(|| {
-    callbacks::newer(c"envoy_dynamic_module_callback_upstream_http_tcp_bridge_get_response_buffer_chunks_size")
+    callbacks::find_chunks_size(
+        c"envoy_dynamic_module_callback_upstream_http_tcp_bridge_get_response_buffer_chunks_size",
+    )
 });
 
 thread_local! {
@@ -107,13 +113,7 @@ impl Bridge {
         let headers = list(headers);
         // SAFETY: Envoy copies headers and body; the stream stays open, so the bridge lives.
         unsafe {
-            callbacks::bridge_send_response_headers(
-                self.0,
-                u32::from(status),
-                headers.as_ptr(),
-                headers.len(),
-                false,
-            );
+            callbacks::bridge_send_response_headers(self.0, u32::from(status), headers.as_ptr(), headers.len(), false);
             if !body.is_empty() {
                 callbacks::bridge_send_response_data(self.0, Buffer::of(body), false);
             }
@@ -184,12 +184,14 @@ extern "C" fn envoy_dynamic_module_on_upstream_http_tcp_bridge_destroy(bridge: M
     }
 }
 
-/// Calls a hook of a bridge. One that panicked leaves its request to the route's timeout.
-fn call(bridge: ModulePtr, hook: &str, body: impl FnOnce(&dyn Request)) {
-    if !bridge.is_null() {
-        // SAFETY: made by `bridge_new`, not yet destroyed when the hook begins.
-        let bridge = unsafe { &*bridge.cast::<Rc<dyn Request>>() }.clone();
-        guarded(hook, || body(bridge.as_ref()));
+fn call(envoy: EnvoyPtr, bridge: ModulePtr, hook: &str, body: impl FnOnce(&dyn Request, Bridge)) {
+    if bridge.is_null() {
+        return;
+    }
+    // SAFETY: made by `bridge_new`, not yet destroyed when the hook begins.
+    let bridge = unsafe { &*bridge.cast::<Rc<dyn Request>>() }.clone();
+    if guarded(hook, || body(bridge.as_ref(), Bridge(envoy))).is_none() {
+        guarded("on_panic", || bridge.on_panic(Bridge(envoy)));
     }
 }
 
@@ -199,7 +201,7 @@ extern "C" fn envoy_dynamic_module_on_upstream_http_tcp_bridge_encode_headers(
     bridge: ModulePtr,
     end: bool,
 ) {
-    call(bridge, "encode_headers", |b| b.on_headers(Bridge(envoy), end));
+    call(envoy, bridge, "encode_headers", |bridge, envoy| bridge.on_headers(envoy, end));
 }
 
 #[unsafe(no_mangle)]
@@ -208,12 +210,12 @@ extern "C" fn envoy_dynamic_module_on_upstream_http_tcp_bridge_encode_data(
     bridge: ModulePtr,
     end: bool,
 ) {
-    call(bridge, "encode_data", |b| b.on_data(Bridge(envoy), end));
+    call(envoy, bridge, "encode_data", |bridge, envoy| bridge.on_data(envoy, end));
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn envoy_dynamic_module_on_upstream_http_tcp_bridge_encode_trailers(envoy: EnvoyPtr, bridge: ModulePtr) {
-    call(bridge, "encode_trailers", |b| b.on_trailers(Bridge(envoy)));
+    call(envoy, bridge, "encode_trailers", |bridge, envoy| bridge.on_trailers(envoy));
 }
 
 #[unsafe(no_mangle)]
@@ -222,5 +224,5 @@ extern "C" fn envoy_dynamic_module_on_upstream_http_tcp_bridge_on_upstream_data(
     bridge: ModulePtr,
     end: bool,
 ) {
-    call(bridge, "on_upstream_data", |b| b.on_upstream_data(Bridge(envoy), end));
+    call(envoy, bridge, "on_upstream_data", |bridge, envoy| bridge.on_upstream_data(envoy, end));
 }

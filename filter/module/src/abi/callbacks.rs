@@ -1,7 +1,10 @@
 //! What Envoy 1.38 and every later version exports. A name that 1.38 does not have must not stand here: the module would
 //! not load there.
 
-use core::ffi::{c_char, c_void};
+use core::{
+    ffi::{CStr, c_char, c_void},
+    ptr::NonNull,
+};
 
 use super::types::{Buffer, EnvoyPtr, HttpHeader};
 
@@ -70,13 +73,16 @@ unsafe extern "C" {
     fn dlsym(handle: *mut c_void, symbol: *const c_char) -> *mut c_void;
 }
 
-/// A callback that older versions lack.
-pub(super) fn newer(symbol: &core::ffi::CStr) -> Option<ChunksSize> {
+/// A function of Envoy's that older versions lack.
+pub(super) fn find(symbol: &CStr) -> Option<NonNull<c_void>> {
     // RTLD_DEFAULT on Linux: the symbols of the whole process, Envoy's among them.
     let everywhere = core::ptr::null_mut();
-    // SAFETY: `symbol` ends with NUL; the function found has the type that abi.h gives it.
-    unsafe {
-        let found = dlsym(everywhere, symbol.as_ptr());
-        (!found.is_null()).then(|| core::mem::transmute::<*mut c_void, ChunksSize>(found))
-    }
+    // SAFETY: `symbol` ends with NUL.
+    NonNull::new(unsafe { dlsym(everywhere, symbol.as_ptr()) })
+}
+
+/// As [`find`], for the functions that count pieces.
+pub(super) fn find_chunks_size(symbol: &CStr) -> Option<ChunksSize> {
+    // SAFETY: abi.h gives the functions that we ask for here this type.
+    find(symbol).map(|found| unsafe { core::mem::transmute::<*mut c_void, ChunksSize>(found.as_ptr()) })
 }

@@ -41,11 +41,7 @@ impl Listener {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn envoy_dynamic_module_on_listener_filter_config_new(
-    _: EnvoyPtr,
-    name: Buffer,
-    json: Buffer,
-) -> ModulePtr {
+extern "C" fn envoy_dynamic_module_on_listener_filter_config_new(_: EnvoyPtr, name: Buffer, json: Buffer) -> ModulePtr {
     // SAFETY: Envoy lends both for the call.
     let (name, json) = unsafe { (name.bytes(), json.bytes()) };
     match guarded("listener_filter_config_new", || crate::host::listener(name, json)) {

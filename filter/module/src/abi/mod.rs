@@ -18,11 +18,14 @@ pub(crate) use types::{ConnectionEvent, Status};
 
 use types::Buffer;
 
-/// What `envoy_dynamic_module_on_program_init` gives Envoy: the version of the ABI that this module was made for
-/// (1.38). Envoy compares it for a line in its log, no more.
+/// What `envoy_dynamic_module_on_program_init` gives Envoy: the version of the ABI that this module was made for. Envoy
+/// compares it for a line in its log, no more; what we use is the same in both versions, so the answer is the one that
+/// does not send people looking for another module.
 #[doc(hidden)]
 pub fn program_init() -> *const core::ffi::c_char {
-    c"v0.1.0".as_ptr()
+    // Came with Envoy 1.40, as did the newer version of the ABI.
+    let newest = c"envoy_dynamic_module_callback_network_filter_start_downstream_secure_transport";
+    if callbacks::find(newest).is_some() { c"v0.2.0".as_ptr() } else { c"v0.1.0".as_ptr() }
 }
 
 /// Writes a line to Envoy's log.

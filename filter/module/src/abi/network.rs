@@ -26,6 +26,8 @@ pub(crate) trait Connection {
     fn on_event(&self, envoy: Network, event: ConnectionEvent);
     fn on_writable(&self, envoy: Network, writable: bool);
     fn on_wakeup(&self, envoy: Network);
+    /// A hook has panicked, and been logged: no other will be called.
+    fn on_panic(&self, envoy: Network);
 }
 
 /// Envoy's side of a network filter, for the time of a hook.
@@ -299,6 +301,7 @@ fn call<T>(envoy: EnvoyPtr, filter: ModulePtr, hook: &str, default: T, body: imp
         Some(result) => result,
         None => {
             broken.set(true);
+            guarded("on_panic", || filter.on_panic(Network(envoy)));
             Network(envoy).close(false);
             default
         }

@@ -126,7 +126,8 @@ impl InletConnection {
         self.with(|engine| {
             let (service, method) = engine.current();
             let state = &mut *self.state.borrow_mut();
-            for (key, new, old) in [(SERVICE_KEY, service, &mut state.service), (METHOD_KEY, method, &mut state.method)] {
+            for (key, new, old) in [(SERVICE_KEY, service, &mut state.service), (METHOD_KEY, method, &mut state.method)]
+            {
                 if new != old {
                     old.clear();
                     old.extend_from_slice(new);
@@ -210,29 +211,31 @@ impl Connection for InletConnection {
             return Status::Continue;
         }
         let now = now();
-        let (mut to_client, to_hcm) = self.buffers();
-        let (mut length, mut more) = (0, false);
+        let (mut length, mut wants_more, mut last_words) = (0, false, Vec::new());
         self.with(|engine| {
             length = envoy.write_buffer(&mut |piece| engine.on_hcm_data(now, piece, false));
             if end {
                 engine.on_hcm_data(now, b"", true);
             }
-            core::mem::swap(engine.to_client(), &mut to_client);
-            more = !engine.to_hcm().is_empty() || engine.close().is_some() || engine.wants_client_data() == self.reading_disabled.get();
+            if end || engine.is_draining() {
+                core::mem::swap(engine.to_client(), &mut last_words);
+            }
+            wants_more = !engine.to_client().is_empty()
+                || !engine.to_hcm().is_empty()
+                || engine.close().is_some()
+                || engine.wants_client_data() == self.reading_disabled.get();
         });
         envoy.drain_write(length);
-        if !to_client.is_empty() {
-            envoy.append_write(&to_client);
+        if !last_words.is_empty() {
+            // HCM may close as soon as this returns: now or never.
+            envoy.append_write(&last_words);
         }
-        let nothing = to_client.is_empty() && !end;
-        self.keep(to_client, to_hcm);
-        if !self.pumping.get() {
-            self.with(|engine| self.report(engine, envoy));
-            if more {
-                self.wake_later(envoy);
-            }
+        if wants_more && !self.pumping.get() {
+            // Replies are not written here, with HCM's response still under way: if the client's buffer ran full by it, Envoy
+            // would stop reading the upstream connection and give it back to its pool like that.
+            self.wake_later(envoy);
         }
-        if nothing { Status::Stop } else { Status::Continue }
+        if last_words.is_empty() && !end { Status::Stop } else { Status::Continue }
     }
 
     fn on_event(&self, envoy: Network, event: ConnectionEvent) {
@@ -257,5 +260,11 @@ impl Connection for InletConnection {
         if self.is_ours() {
             self.pump(envoy);
         }
+    }
+
+    fn on_panic(&self, envoy: Network) {
+        self.closed.set(true);
+        self.config.metrics.panicked(envoy);
+        self.config.metrics.forget(self.in_flight.replace(0), envoy);
     }
 }

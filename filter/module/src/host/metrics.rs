@@ -12,6 +12,7 @@ pub(super) struct InletMetrics {
     failures: Metric,
     heartbeats: Metric,
     decode_errors: Metric,
+    panics: Metric,
     bytes_in: Metric,
     bytes_out: Metric,
     in_flight: Metric,
@@ -30,6 +31,7 @@ impl InletMetrics {
             failures: counter("failures"),
             heartbeats: counter("heartbeats"),
             decode_errors: counter("decode_errors"),
+            panics: counter("panics"),
             bytes_in: counter("bytes_in"),
             bytes_out: counter("bytes_out"),
             in_flight: scope.gauge(&format!("meltemi.{protocol}.in_flight")),
@@ -68,5 +70,10 @@ impl InletMetrics {
     /// Takes calls off the gauge whose connection is gone.
     pub(super) fn forget(&self, in_flight: i64, envoy: Network) {
         envoy.move_gauge(self.in_flight, in_flight.saturating_neg());
+    }
+
+    /// Counts a connection lost to a bug of ours.
+    pub(super) fn panicked(&self, envoy: Network) {
+        envoy.count(self.panics, 1);
     }
 }

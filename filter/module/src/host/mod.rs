@@ -5,33 +5,44 @@ mod declare;
 mod inlet;
 mod metrics;
 mod outlet;
+mod proto_struct;
 
 use std::sync::Arc;
 
-use meltemi_engine::config::{ConfigError, DeclareConfig, InletConfig, OutletConfig, parse};
+use meltemi_engine::config::{self, ConfigError, DeclareConfig, InletConfig, OutletConfig, Versioned};
+use serde::de::DeserializeOwned;
 
 use crate::abi::{Accept, ConfigScope, Connections, RequestConfig};
 
 /// The network filter of a name.
-pub(crate) fn network(name: &[u8], json: &[u8], scope: ConfigScope) -> Result<Arc<dyn Connections>, ConfigError> {
+pub(crate) fn network(name: &[u8], config: &[u8], scope: ConfigScope) -> Result<Arc<dyn Connections>, ConfigError> {
     match name {
-        b"inlet" => Ok(Arc::new(inlet::InletConnections::new(&parse::<InletConfig>(json)?, scope)?)),
-        _ => Err(ConfigError("no such filter: there are `inlet` and `relay`".to_owned())),
+        b"inlet" => Ok(Arc::new(inlet::InletConnections::new(&read::<InletConfig>(config)?, scope)?)),
+        _ => Err(ConfigError("no such filter: there is `inlet`".to_owned())),
     }
 }
 
 /// The upstream bridge of a name.
-pub(crate) fn bridge(name: &[u8], json: &[u8]) -> Result<Arc<dyn RequestConfig>, ConfigError> {
+pub(crate) fn bridge(name: &[u8], config: &[u8]) -> Result<Arc<dyn RequestConfig>, ConfigError> {
     match name {
-        b"outlet" => Ok(Arc::new(outlet::OutletRequests::new(&parse::<OutletConfig>(json)?)?)),
+        b"outlet" => Ok(Arc::new(outlet::OutletRequests::new(&read::<OutletConfig>(config)?)?)),
         _ => Err(ConfigError("no such bridge: there is `outlet`".to_owned())),
     }
 }
 
 /// The listener filter of a name.
-pub(crate) fn listener(name: &[u8], json: &[u8]) -> Result<Arc<dyn Accept>, ConfigError> {
+pub(crate) fn listener(name: &[u8], config: &[u8]) -> Result<Arc<dyn Accept>, ConfigError> {
     match name {
-        b"declare" => Ok(Arc::new(declare::Declare::new(parse::<DeclareConfig>(json)?))),
+        b"declare" => Ok(Arc::new(declare::Declare::new(read::<DeclareConfig>(config)?))),
         _ => Err(ConfigError("no such listener filter: there is `declare`".to_owned())),
+    }
+}
+
+/// Reads a configuration, in whichever form this Envoy gives it.
+fn read<T: DeserializeOwned + Versioned>(config: &[u8]) -> Result<T, ConfigError> {
+    // The binary form begins with the tag of its first field, which is a line end: JSON may as well.
+    match config.starts_with(b"\n").then(|| proto_struct::read(config)).flatten() {
+        Some(json) => config::parse(json.to_string().as_bytes()),
+        None => config::parse(config),
     }
 }

@@ -1,11 +1,14 @@
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use std::{
     rc::Rc,
     sync::{Arc, Mutex},
 };
 
+use meltemi_core::FailureKind;
 use meltemi_engine::{
+    HeaderStore,
     config::{ConfigError, OutletConfig},
+    names,
     outlet::{Outlet, OutletShared},
 };
 
@@ -14,10 +17,7 @@ use crate::{
     registry,
 };
 
-/// Outlets that are kept for later requests.
-const SPARE: usize = 64;
-
-/// Upstream bridge `outlet`.
+/// Upstream bridge `outlet`. Envoy makes one for each worker.
 pub(super) struct OutletRequests {
     shared: Arc<OutletShared>,
     spare: Mutex<Vec<Outlet>>,
@@ -46,7 +46,8 @@ impl OutletRequests {
 impl RequestConfig for OutletRequests {
     fn begin(self: Arc<Self>) -> Rc<dyn Request> {
         let outlet = self.take_spare().unwrap_or_else(|| Outlet::new(self.shared.clone()));
-        Rc::new(OutletRequest { config: self, outlet: RefCell::new(Some(outlet)) })
+        let outlet = RefCell::new(Some(outlet));
+        Rc::new(OutletRequest { config: self, outlet, request_ended: Cell::new(false), answered: Cell::new(false) })
     }
 }
 
@@ -54,6 +55,8 @@ struct OutletRequest {
     config: Arc<OutletRequests>,
     /// Gone once the response was sent.
     outlet: RefCell<Option<Outlet>>,
+    request_ended: Cell<bool>,
+    answered: Cell<bool>,
 }
 
 impl OutletRequest {
@@ -66,10 +69,14 @@ impl OutletRequest {
             envoy.send_upstream(to_server);
             to_server.clear();
         }
-        let Some(response) = outlet.response() else {
+        // A response before the request's end makes Envoy up to 1.39 use a bridge that it has destroyed
+        // (envoyproxy/envoy#47548).
+        let response = if self.request_ended.get() { outlet.response() } else { None };
+        let Some(response) = response else {
             *self.outlet.borrow_mut() = Some(outlet);
             return;
         };
+        self.answered.set(true);
         if response.end_stream {
             envoy.send_response(response.status, response.headers, response.body);
         } else {
@@ -81,6 +88,7 @@ impl OutletRequest {
 
 impl Request for OutletRequest {
     fn on_headers(&self, envoy: Bridge, end: bool) {
+        self.request_ended.set(end);
         self.work(envoy, |outlet| {
             outlet.on_request_headers(&envoy);
             if end {
@@ -90,6 +98,7 @@ impl Request for OutletRequest {
     }
 
     fn on_data(&self, envoy: Bridge, end: bool) {
+        self.request_ended.set(end);
         self.work(envoy, |outlet| {
             let mut ended = false;
             envoy.request_buffer(&mut |piece, last| {
@@ -103,6 +112,7 @@ impl Request for OutletRequest {
     }
 
     fn on_trailers(&self, envoy: Bridge) {
+        self.request_ended.set(true);
         self.work(envoy, |outlet| outlet.on_request_data(b"", true));
     }
 
@@ -114,6 +124,18 @@ impl Request for OutletRequest {
             }
         });
     }
+
+    /// Answers, and has the connection closed: what was sent on it is not known.
+    fn on_panic(&self, envoy: Bridge) {
+        if !self.answered.replace(true) {
+            let kind = FailureKind::Internal;
+            let mut headers = HeaderStore::new();
+            headers.push(names::DETAILS.as_bytes(), kind.as_str().as_bytes());
+            headers.push(b"content-length", b"0");
+            headers.push(names::RETIRE.as_bytes(), b"1");
+            envoy.send_open_response(kind.http_status(), &headers, b"");
+        }
+    }
 }
 
 impl Drop for OutletRequest {
@@ -123,3 +145,6 @@ impl Drop for OutletRequest {
         }
     }
 }
+
+/// Outlets that are kept for later requests.
+const SPARE: usize = 64;
