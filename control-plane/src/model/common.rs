@@ -4,13 +4,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// What every object says about itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Metadata {
     /// Its name.
     pub name: String,
     /// Its namespace; `default` if absent.
-    #[serde(default = "default_namespace")]
     pub namespace: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
@@ -18,8 +17,15 @@ pub struct Metadata {
     pub annotations: BTreeMap<String, String>,
 }
 
-fn default_namespace() -> String {
-    "default".to_owned()
+impl Default for Metadata {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            namespace: "default".to_owned(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
 }
 
 /// A duration as Kubernetes and protobuf write it: `1.5s`, `20ms`, `1m`.

@@ -75,7 +75,7 @@ impl Folder {
             let named: BTreeSet<(String, String)> =
                 found.iter().map(|problem| (problem.origin.kind.clone(), problem.origin.name.clone())).collect();
             // A file that is cut off or no YAML does not tell what is missing from it.
-            let unclear = found.iter().any(|problem| problem.origin.kind.is_empty());
+            let unclear = found.iter().any(|problem| problem.origin.kind.is_empty() || problem.origin.name.ends_with('/'));
             let kept: Vec<Parsed> = before
                 .into_iter()
                 .filter(|object| !now.contains(&object.key()) && (unclear || named.contains(&object.key())))

@@ -138,6 +138,10 @@ fn parse_document(document: &str, line: usize, file: &Origin) -> Result<Option<P
         ("networking.istio.io", "DestinationRule") => Parsed::DestinationRule(object.spec()?),
         ("meltemi.dev" | "metaprotocol.aeraki.io", "MetaRouter") => Parsed::MetaRouter(object.spec()?),
         ("meltemi.dev" | "metaprotocol.aeraki.io", "ApplicationProtocol") => Parsed::ApplicationProtocol(object.spec()?),
+        ("meltemi.dev", kind) if !kind.is_empty() => {
+            let reason = format!("`{kind}` is none of MetaRouter, ApplicationProtocol");
+            return Err(Box::new(object.origin.error("kind", reason)));
+        }
         (_, "") => return Err(Box::new(object.origin.error("kind", "missing: this is no Kubernetes object"))),
         _ => {
             let reason = format!("objects of `{}` are not read here, and were passed over", head.api_version);

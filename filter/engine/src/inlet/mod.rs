@@ -34,6 +34,9 @@ use crate::{
 /// Request bytes that may wait for HTTP/2 windows before we stop reading the client.
 const MAX_UNSENT: usize = 256 * 1024;
 
+/// The largest window there is in HTTP/2.
+const MAX_WINDOW: u32 = 0x7fff_ffff;
+
 /// What all inlets of a listener share.
 pub struct InletShared {
     codec: Box<dyn Codec>,
@@ -54,14 +57,17 @@ impl InletShared {
     pub fn new(config: &InletConfig, codec: Box<dyn Codec>) -> Result<Self, ConfigError> {
         request_mode_or_error(codec.as_ref())?;
         let limits = Limits::from(&config.limits);
-        let window = config.limits.max_frame_bytes.saturating_add(64 * 1024).min(0x7fff_ffff);
+        // A whole reply fits the stream's window, and all of them the connection's: HCM must never have to wait for us with
+        // the end of a response. Envoy would give the upstream connection back to its pool with reading switched off,
+        // and the next request on it would hang. What bounds memory is `max_in_flight`.
+        let window = config.limits.max_frame_bytes.saturating_add(64 * 1024).min(MAX_WINDOW);
         Ok(Self {
             ordering: codec.capabilities().ordering,
             authority: config.authority.clone(),
             destinations: config.destinations.clone(),
             max_in_flight: usize::try_from(config.max_in_flight.max(1)).unwrap_or(usize::MAX),
             pass: PassHeaders::new(&config.pass_headers),
-            h2: h2::Settings { initial_window: window, connection_window: window, max_header_list: 64 * 1024 },
+            h2: h2::Settings { initial_window: window, connection_window: MAX_WINDOW, max_header_list: 64 * 1024 },
             codec,
             limits,
         })
@@ -176,9 +182,6 @@ impl Inlet {
     /// The client takes bytes (`true`), or has too many waiting (`false`): then nothing is asked of servers for it.
     pub fn on_client_writable(&mut self, now: Duration, writable: bool) {
         self.flow.client_writable = writable;
-        if let Some(h2) = &mut self.flow.h2 {
-            h2.hold_windows(!writable);
-        }
         self.settle(now);
     }
 
@@ -198,6 +201,11 @@ impl Inlet {
     /// `false`: stop reading the client until it is `true` again.
     pub fn wants_client_data(&self) -> bool {
         self.flow.has_room()
+    }
+
+    /// HCM goes away: it closes as soon as it has written its last response.
+    pub fn is_draining(&self) -> bool {
+        self.flow.draining
     }
 
     /// Set when the connection is to be closed, after everything written.
