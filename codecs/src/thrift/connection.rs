@@ -350,11 +350,17 @@ impl ThriftConnection {
         match transport {
             Transport::Header => {
                 let head = theader::Head::read(frame, &self.limits).map_err(malformed)?;
-                theader::rewrite(frame, &head, mutation, out)?;
+                match mutation.is_empty() {
+                    true => out.extend_from_slice(frame),
+                    false => theader::rewrite(frame, &head, mutation, out)?,
+                }
             }
             Transport::TtHeader => {
                 let head = ttheader::Head::read(frame, &self.limits).map_err(malformed)?;
-                ttheader::rewrite(frame, &head, mutation, out)?;
+                match mutation.is_empty() {
+                    true => out.extend_from_slice(frame),
+                    false => ttheader::rewrite(frame, &head, mutation, out)?,
+                }
             }
             Transport::Framed | Transport::Unframed if !mutation.is_empty() => {
                 return Err(EncodeError::Unsupported("framed and unframed Thrift have no headers"));

@@ -185,6 +185,20 @@ fn another_sequence_number_and_back_is_the_same_frame() {
 }
 
 #[test]
+fn headers_that_no_mutation_touches_are_copied_as_they_are() {
+    let mut frame = ttheader();
+    let message = frame.len() - message_of(&frame).len();
+    // A word of padding more than needed, which headers written anew would not have.
+    frame.splice(message..message, [0; 4]);
+    frame[13] += 1;
+    frame[3] += 4;
+    let mut out = Vec::new();
+    let mut connection = codec(&[]).connect(Peer::Client, &Limits::default());
+    connection.rewrite(&frame, &Mutation::new(), Some(42), &mut out).unwrap();
+    assert_eq!(out, frame);
+}
+
+#[test]
 fn every_failure_has_a_reply_that_its_client_understands() {
     let mut requests: Vec<_> = captures().into_iter().map(|(_, (client, _))| first(client)).collect();
     requests.push(ttheader());
