@@ -25,9 +25,9 @@
 mod attachments;
 mod body;
 mod connection;
+mod header;
 mod hessian;
 mod jsonb;
-mod header;
 mod protobuf;
 mod reply;
 mod request;
