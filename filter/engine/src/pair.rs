@@ -47,6 +47,7 @@ pub(crate) enum Routed {
 pub(crate) struct Pair {
     pub(crate) inlet: Inlet,
     hcm: h2::Connection,
+    hcm_began: bool,
     outlet: Arc<OutletShared>,
     open: BTreeMap<u32, (Request, bool)>,
     pub(crate) router: Box<Router>,
@@ -85,6 +86,7 @@ impl Pair {
         Self {
             inlet: Inlet::new(Arc::new(inlet), b"demo:80"),
             hcm: h2::Connection::server(&h2::Settings::default()),
+            hcm_began: false,
             outlet: Arc::new(outlet),
             open: BTreeMap::new(),
             router: Box::new(|_| Routed::Forward(Vec::new())),
@@ -139,7 +141,9 @@ impl Pair {
                 }
             }
             self.route_what_is_whole();
-            let down = core::mem::take(self.hcm.output());
+            self.hcm_began |= !up.is_empty();
+            // HCM says nothing before it has heard of HTTP.
+            let down = if self.hcm_began { core::mem::take(self.hcm.output()) } else { Vec::new() };
             if up.is_empty() && down.is_empty() {
                 return;
             }

@@ -1,8 +1,9 @@
 use super::{
     Error, ErrorCode, Event, HeaderWriter, Settings, StreamId,
+    flow::ReceiveWindow,
     frame::{self, DEFAULT_WINDOW, MAX_PAYLOAD, MAX_WINDOW, PREFACE, flag, kind, setting},
     receive::{Happened, Reader},
-    stream::{ReceiveWindow, Streams, Then},
+    stream::{Streams, Then},
 };
 
 /// One end of an HTTP/2 connection.
@@ -21,19 +22,25 @@ pub struct Connection {
     pub(super) receive: ReceiveWindow,
     pub(super) peer: PeerSettings,
     /// Number of the next stream that we open.
-    next_stream: u32,
+    pub(super) next_stream: u32,
     /// Largest number of a stream that the peer opened.
     pub(super) last_peer_stream: u32,
     /// The peer takes no more streams.
     pub(super) going_away: bool,
+    /// The last stream that our GOAWAY said we take.
+    pub(super) away: Option<u32>,
+    /// The rule that the peer broke; nothing is read after it.
+    failed: Option<Error>,
+    /// Frames since the host last took our output that cost us work and bring nothing.
+    pub(super) chores: usize,
     /// The peer has seen our settings.
     pub(super) settled: bool,
-    hold: bool,
-    unsent: usize,
+    pub(super) hold: bool,
+    pub(super) unsent: usize,
     /// A header block in the making.
-    block: Vec<u8>,
+    pub(super) block: Vec<u8>,
     /// The first header block says that we use no dynamic table.
-    table_announced: bool,
+    pub(super) table_announced: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +70,7 @@ impl Connection {
     /// The end that answers them.
     pub fn server(settings: &Settings) -> Self {
         let mut connection = Self::new(Role::Server, settings);
-        connection.announce(&[]);
+        connection.announce(&[(setting::MAX_CONCURRENT_STREAMS, MAX_STREAMS)]);
         connection
     }
 
@@ -82,6 +89,9 @@ impl Connection {
             next_stream: 1,
             last_peer_stream: 0,
             going_away: false,
+            away: None,
+            failed: None,
+            chores: 0,
             settled: false,
             hold: false,
             unsent: 0,
@@ -103,6 +113,7 @@ impl Connection {
 
     /// Bytes for the peer; the host takes and clears them.
     pub fn output(&mut self) -> &mut Vec<u8> {
+        self.chores = 0;
         &mut self.out
     }
 
@@ -110,6 +121,7 @@ impl Connection {
     pub fn can_open(&self) -> bool {
         self.role == Role::Client
             && !self.going_away
+            && self.failed.is_none()
             && self.next_stream < 1 << 31
             && u32::try_from(self.streams.len()).is_ok_and(|open| open < self.peer.max_streams)
     }
@@ -131,12 +143,7 @@ impl Connection {
     }
 
     /// Sends headers on an open stream: a response, or trailers behind what was sent before.
-    pub fn send_headers(
-        &mut self,
-        stream: StreamId,
-        headers: &mut dyn FnMut(&mut HeaderWriter<'_>),
-        end_stream: bool,
-    ) {
+    pub fn send_headers(&mut self, stream: StreamId, headers: &mut dyn FnMut(&mut HeaderWriter<'_>), end_stream: bool) {
         if self.streams.by_id(stream).is_none_or(|open| open.local_done) {
             return;
         }
@@ -169,7 +176,7 @@ impl Connection {
         }
         self.unsent = self.unsent.saturating_add(rest.len());
         if let Some(open) = self.streams.by_id(stream) {
-            open.outbox.bytes.extend_from_slice(rest);
+            open.outbox.push(rest);
             if end_stream {
                 open.outbox.then = Then::End;
                 open.local_done = true;
@@ -189,7 +196,9 @@ impl Connection {
     pub fn go_away(&mut self, code: ErrorCode) {
         let mut payload = [0; 8];
         let (last, reason) = payload.split_at_mut(4);
-        last.copy_from_slice(&self.last_peer_stream.to_be_bytes());
+        // A later GOAWAY must not take more than an earlier one (RFC 9113, section 6.8).
+        let last_stream = *self.away.get_or_insert(self.last_peer_stream);
+        last.copy_from_slice(&last_stream.to_be_bytes());
         reason.copy_from_slice(&(code as u32).to_be_bytes());
         frame::put(&mut self.out, kind::GOAWAY, 0, StreamId::CONNECTION, &payload);
     }
@@ -216,10 +225,14 @@ impl Connection {
     /// # Errors
     /// If the peer broke a rule; the output then ends with our GOAWAY and the connection is of no more use.
     pub fn next_event<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Event<'a>>, Error> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
         let happened = match self.advance(input) {
             Ok(Some(happened)) => happened,
             Ok(None) => return Ok(None),
             Err(error) => {
+                self.failed = Some(error);
                 self.go_away(error.code);
                 return Err(error);
             }
@@ -232,99 +245,6 @@ impl Connection {
             Happened::Reset { stream, code } => Event::Reset { stream, code },
             Happened::GoAway { last_stream, code } => Event::GoAway { last_stream, code },
         }))
-    }
-
-    /// Window was gained: sends what waits for it, oldest stream first.
-    pub(super) fn flush(&mut self) {
-        let mut index = 0;
-        while self.unsent > 0 {
-            let Some(stream) = self.streams.at(index) else { break };
-            let (id, before) = (stream.id, stream.outbox.waiting().len());
-            if before > 0 && stream.send_window > 0 {
-                self.flush_stream(id);
-            }
-            // A stream that has ended made room for the next one at its place.
-            if self.streams.at(index).is_some_and(|stream| stream.id == id) {
-                index = index.saturating_add(1);
-            }
-            if self.send_window <= 0 {
-                break;
-            }
-        }
-    }
-
-    fn flush_stream(&mut self, id: StreamId) {
-        let Some(open) = self.streams.by_id(id) else { return };
-        let mut outbox = core::mem::take(&mut open.outbox);
-        let ends = matches!(outbox.then, Then::End);
-        let sent = self.put_data(id, outbox.waiting(), ends);
-        self.unsent = self.unsent.saturating_sub(sent);
-        outbox.start = outbox.start.saturating_add(sent);
-        if !outbox.is_empty() {
-            if let Some(open) = self.streams.by_id(id) {
-                open.outbox = outbox;
-            }
-            return;
-        }
-        outbox.bytes.clear();
-        outbox.start = 0;
-        let then = core::mem::take(&mut outbox.then);
-        if let Some(open) = self.streams.by_id(id) {
-            open.outbox = outbox;
-        }
-        match then {
-            Then::More => {}
-            Then::End => self.local_done(id),
-            Then::Trailers(block) => {
-                self.block = block;
-                self.put_block(id, true);
-                self.local_done(id);
-            }
-        }
-    }
-
-    /// Writes as much of `data` as the windows allow; the last frame ends the stream if `end` and all went out.
-    fn put_data(&mut self, id: StreamId, data: &[u8], end: bool) -> usize {
-        let mut sent = 0usize;
-        let Some(index) = self.streams.position(id) else { return 0 };
-        while let Some(open) = self.streams.at(index) {
-            let rest = data.get(sent..).unwrap_or_default();
-            let window = usize::try_from(open.send_window.min(self.send_window)).unwrap_or(0);
-            let length = rest.len().min(window).min(self.peer.max_frame);
-            let Some(piece) = rest.get(..length).filter(|piece| !piece.is_empty()) else { break };
-            let flags = if end && length == rest.len() { flag::END_STREAM } else { 0 };
-            frame::put(&mut self.out, kind::DATA, flags, id, piece);
-            sent = sent.saturating_add(length);
-            open.send_window = open.send_window.saturating_sub(length as i64);
-            self.send_window = self.send_window.saturating_sub(length as i64);
-        }
-        sent
-    }
-
-    fn write_block(&mut self, headers: &mut dyn FnMut(&mut HeaderWriter<'_>)) {
-        self.block.clear();
-        if !core::mem::replace(&mut self.table_announced, true) {
-            // Dynamic table size update to 0 (RFC 7541, section 6.3): due if the peer's setting is below the default.
-            self.block.push(0x20);
-        }
-        headers(&mut HeaderWriter::new(&mut self.block));
-    }
-
-    fn put_block(&mut self, stream: StreamId, end_stream: bool) {
-        let end_stream = if end_stream { flag::END_STREAM } else { 0 };
-        let max = self.peer.max_frame;
-        let mut rest = self.block.as_slice();
-        let mut first = true;
-        loop {
-            let (piece, behind) = rest.split_at_checked(max).unwrap_or((rest, &[]));
-            let end_headers = if behind.is_empty() { flag::END_HEADERS } else { 0 };
-            let (kind, flags) = if first { (kind::HEADERS, end_stream) } else { (kind::CONTINUATION, 0) };
-            frame::put(&mut self.out, kind, flags | end_headers, stream, piece);
-            if behind.is_empty() {
-                break;
-            }
-            (rest, first) = (behind, false);
-        }
     }
 
     /// Gives window back for what was received, on the connection and on a stream.
@@ -353,7 +273,7 @@ impl Connection {
         if self.settled { ReceiveWindow::new(full) } else { ReceiveWindow::unsettled(full) }
     }
 
-    fn local_done(&mut self, stream: StreamId) {
+    pub(super) fn local_done(&mut self, stream: StreamId) {
         if let Some(open) = self.streams.by_id(stream) {
             open.local_done = true;
             if open.remote_done && open.outbox.is_empty() {
@@ -376,9 +296,16 @@ impl Connection {
         self.unsent = self.unsent.saturating_sub(waiting);
     }
 
+    /// The stream's number is one of those that we give.
+    pub(super) fn is_ours(&self, stream: StreamId) -> bool {
+        (stream.0 % 2 == 1) == (self.role == Role::Client)
+    }
+
     /// The stream was opened at some time, by whichever end.
     pub(super) fn was_opened(&self, stream: StreamId) -> bool {
-        let by_us = (stream.0 % 2 == 1) == (self.role == Role::Client);
-        if by_us { stream.0 < self.next_stream } else { stream.0 <= self.last_peer_stream }
+        if self.is_ours(stream) { stream.0 < self.next_stream } else { stream.0 <= self.last_peer_stream }
     }
 }
+
+/// Streams that a client may have open at the same time; as many as the HTTP connection manager allows.
+pub(super) const MAX_STREAMS: u32 = 1024;

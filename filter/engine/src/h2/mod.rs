@@ -3,11 +3,15 @@
 //! Our own, because the maintained crates do not fit: `h2` owns its socket and needs an async runtime, others allocate
 //! for every header. Here bytes come in and go out, and a request in steady state allocates nothing.
 
+mod block;
 mod connection;
+mod control;
 mod error;
+mod flow;
 mod frame;
 mod hpack;
 mod receive;
+mod send;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,11 @@ impl Decoder {
         Self { table: DynamicTable::new() }
     }
 
+    /// The peer uses no dynamic table: no block depends on an earlier one.
+    pub(in crate::h2) fn has_no_table(&self) -> bool {
+        self.table.is_off()
+    }
+
     /// Reads `block` into `headers`, whose names and values together must not be larger than `max` bytes.
     pub(in crate::h2) fn decode(
         &mut self,
@@ -57,12 +62,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn literal(
-        &self,
-        input: &mut Input<'_>,
-        prefix: u8,
-        headers: &mut HeaderBlock,
-    ) -> Result<Field, HpackError> {
+    fn literal(&self, input: &mut Input<'_>, prefix: u8, headers: &mut HeaderBlock) -> Result<Field, HpackError> {
         let index = input.integer(prefix)?;
         let start = headers.bytes.len();
         if index == 0 {
@@ -125,7 +125,7 @@ impl Input<'_> {
         self.rest = rest;
         let start = out.len();
         if coded {
-            huffman::decode(text, self.max, out).ok_or(HpackError::Invalid)?;
+            huffman::decode(text, self.max, out)?;
         } else {
             self.max.checked_sub(length).ok_or(HpackError::TooLarge)?;
             out.extend_from_slice(text);

@@ -1,25 +1,28 @@
 //! The Huffman code of HPACK (RFC 7541, appendix B): decoding, four bits at a time.
 
-/// Appends what `coded` stands for to `out`, at most `max` bytes; `None` if it is no Huffman text or too long.
-pub(super) fn decode(coded: &[u8], max: usize, out: &mut Vec<u8>) -> Option<()> {
+use super::HpackError;
+
+/// Appends what `coded` stands for to `out`, at most `max` bytes; an error if it is no Huffman text or too long.
+pub(super) fn decode(coded: &[u8], max: usize, out: &mut Vec<u8>) -> Result<(), HpackError> {
     let start = out.len();
     let mut state = 0u16;
     for byte in coded {
         for nibble in [byte >> 4, byte & 0x0f] {
-            let step = STEPS.get(usize::from(state))?.get(usize::from(nibble))?;
+            let steps = STEPS.get(usize::from(state)).ok_or(HpackError::Invalid)?;
+            let step = steps.get(usize::from(nibble)).ok_or(HpackError::Invalid)?;
             match step.emit {
                 Emit::Nothing => {}
                 Emit::Symbol(symbol) => out.push(symbol),
-                Emit::Invalid => return None,
+                Emit::Invalid => return Err(HpackError::Invalid),
             }
             state = step.next;
         }
         if out.len().saturating_sub(start) > max {
-            return None;
+            return Err(HpackError::TooLarge);
         }
     }
     // The last bits must be the start of the end-of-string code, which is all ones, and fewer than eight.
-    MAY_END.get(usize::from(state))?.then_some(())
+    if MAY_END.get(usize::from(state)).is_some_and(|may| *may) { Ok(()) } else { Err(HpackError::Invalid) }
 }
 
 #[derive(Clone, Copy)]
@@ -149,7 +152,8 @@ const CODES: [(u32, u8); 257] = [
     (0x1ffffee, 25), (0x1ffffef, 25), (0xfffff4, 24), (0xfffff5, 24), (0x3ffffea, 26), (0x7ffff4, 23),
     (0x3ffffeb, 26), (0x7ffffe6, 27), (0x3ffffec, 26), (0x3ffffed, 26), (0x7ffffe7, 27), (0x7ffffe8, 27),
     (0x7ffffe9, 27), (0x7ffffea, 27), (0x7ffffeb, 27), (0xffffffe, 28), (0x7ffffec, 27), (0x7ffffed, 27),
-    (0x7ffffee, 27), (0x7ffffef, 27), (0x7fffff0, 27), (0x3ffffee, 26), (0x3fffffff, 30),];
+    (0x7ffffee, 27), (0x7ffffef, 27), (0x7fffff0, 27), (0x3ffffee, 26), (0x3fffffff, 30),
+];
 
 #[cfg(test)]
 mod tests {
@@ -170,7 +174,7 @@ mod tests {
 
     fn decoded(coded: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        decode(coded, 1000, &mut out).map(|()| out)
+        decode(coded, 1000, &mut out).ok().map(|()| out)
     }
 
     #[test]
@@ -194,6 +198,6 @@ mod tests {
         assert_eq!(decoded(&[0x18]), None);
         assert_eq!(decoded(&[0xff]), None);
         assert_eq!(decoded(&[0xff, 0xff, 0xff, 0xff]), None);
-        assert_eq!(decode(&encode(b"aaaa"), 3, &mut Vec::new()), None);
+        assert_eq!(decode(&encode(b"aaaa"), 3, &mut Vec::new()), Err(HpackError::TooLarge));
     }
 }

@@ -31,6 +31,11 @@ impl DynamicTable {
         true
     }
 
+    /// Nothing can be in it.
+    pub(super) fn is_off(&self) -> bool {
+        self.max == 0
+    }
+
     pub(super) fn insert(&mut self, name: &[u8], value: &[u8]) {
         let cost = cost(name, value);
         if cost > self.max {
@@ -150,7 +155,8 @@ const STATIC: [(&[u8], &[u8]); 61] = [
     (b"user-agent", b""),
     (b"vary", b""),
     (b"via", b""),
-    (b"www-authenticate", b""),];
+    (b"www-authenticate", b""),
+];
 
 #[cfg(test)]
 mod tests {
@@ -158,7 +164,9 @@ mod tests {
 
     #[test]
     fn every_range_of_the_static_search_has_one_name() {
-        for name in [&b":authority"[..], b":method", b":path", b":scheme", b":status", b"content-length", b"content-type"] {
+        for name in
+            [&b":authority"[..], b":method", b":path", b":scheme", b":status", b"content-length", b"content-type"]
+        {
             let known: Vec<usize> = (0..STATIC.len()).filter(|index| STATIC[*index].0 == name).collect();
             for index in &known {
                 assert_eq!(static_index(name, STATIC[*index].1), Indexed::Whole(*index as u8 + 1));

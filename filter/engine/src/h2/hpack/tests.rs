@@ -58,7 +58,9 @@ fn responses_of_the_rfc() {
 
 #[test]
 fn nonsense_is_refused() {
-    for block in ["80", "ff ff ff ff ff 7f", "be", "00", "0001", "000161", "00 7f ff ff ff ff 0f", "40", "82 20", "3f ff ff 7f"] {
+    for block in
+        ["80", "ff ff ff ff ff 7f", "be", "00", "0001", "000161", "00 7f ff ff ff ff 0f", "40", "82 20", "3f ff ff 7f"]
+    {
         assert_eq!(read(&mut Decoder::new(), block), Err(HpackError::Invalid), "{block}");
     }
     // 300 times the same long entry: a bomb.

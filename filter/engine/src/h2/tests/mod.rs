@@ -217,7 +217,7 @@ fn rules_of_the_connection_are_kept() {
         ([head(1, 1, 0, 1), vec![0x82], head(0, 6, 0, 0)].concat(), ErrorCode::Protocol),
         ([head(1, 1, 0, 1), vec![0x82], head(0, 9, 0, 1)].concat(), ErrorCode::EnhanceYourCalm),
         (head(0, 0, 0, 9), ErrorCode::Protocol),
-        ([head(4, 8, 0, 0), vec![0, 0, 0, 0]].concat(), ErrorCode::FlowControl),
+        ([head(4, 8, 0, 0), vec![0, 0, 0, 0]].concat(), ErrorCode::Protocol),
         ([head(4, 8, 0, 0), vec![0x7f, 0xff, 0xff, 0xff]].concat(), ErrorCode::FlowControl),
         ([head(6, 4, 0, 0), vec![0, 4, 0xff, 0, 0, 0]].concat(), ErrorCode::FlowControl),
         ([head(5, 4, 0, 0), vec![0; 5]].concat(), ErrorCode::FrameSize),
@@ -238,6 +238,8 @@ fn rules_of_the_connection_are_kept() {
 fn a_peer_that_only_asks_is_cut_off() {
     let mut client = Connection::client(&Settings::default());
     let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    let begin = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    feed(&mut client, &begin, 9, &mut Seen::default()).unwrap();
     let flood: Vec<u8> = ping.iter().copied().cycle().take(ping.len() * 100_000).collect();
     assert_eq!(feed(&mut client, &flood, 4096, &mut Seen::default()).unwrap_err().code, ErrorCode::EnhanceYourCalm);
 }
