@@ -98,8 +98,11 @@ fn put_entries<'a>(
     out: &mut Vec<u8>,
 ) -> Result<&'a [u8], EncodeError> {
     let mut shifted = false;
-    while place == Place::Map {
-        let Some(entry) = walk.entry().map_err(|error| malformed(&error))? else { break };
+    let mut next = || match place {
+        Place::Map => walk.entry().map_err(|error| malformed(&error)),
+        _ => Ok(None),
+    };
+    while let Some(entry) = next()? {
         if entry.name.text().is_some_and(|name| mutation.get(name).is_some()) {
             shifted |= entry.defines;
         } else if shifted && entry.refers {

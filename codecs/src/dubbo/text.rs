@@ -75,9 +75,8 @@ pub(super) fn close_length(out: &mut [u8], start: usize) -> Result<(), EncodeErr
 fn put_hessian(text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let mut units = 0usize;
     let mut rest = text;
-    while let Some((character, after)) = character(rest)? {
+    while let Some(character) = character(&mut rest)? {
         units = units.saturating_add(if character.len() == 4 { 2 } else { 1 });
-        rest = after;
     }
     let units = u16::try_from(units).map_err(|_| EncodeError::TooLarge("text of more than 65,535 characters"))?;
     match (units, units.to_be_bytes()) {
@@ -86,7 +85,7 @@ fn put_hessian(text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
         (_, [high, low]) => out.extend_from_slice(&[b'S', high, low]),
     }
     rest = text;
-    while let Some((character, after)) = character(rest)? {
+    while let Some(character) = character(&mut rest)? {
         match core::str::from_utf8(character).ok().and_then(|text| text.chars().next()) {
             Some(wide) if character.len() == 4 => {
                 for half in wide.encode_utf16(&mut [0; 2]) {
@@ -96,13 +95,12 @@ fn put_hessian(text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
             }
             _ => out.extend_from_slice(character),
         }
-        rest = after;
     }
     Ok(())
 }
 
-/// The first character of `text` and what is behind it.
-fn character(text: &[u8]) -> Result<Option<(&[u8], &[u8])>, EncodeError> {
+/// Takes the first character off `text`.
+fn character<'a>(text: &mut &'a [u8]) -> Result<Option<&'a [u8]>, EncodeError> {
     let bytes = match text.first() {
         None => return Ok(None),
         Some(0x00..=0x7f) => 1,
@@ -114,7 +112,8 @@ fn character(text: &[u8]) -> Result<Option<(&[u8], &[u8])>, EncodeError> {
     let (head, rest) = text.split_at_checked(bytes).ok_or(NO_TEXT)?;
     let continued = head.iter().skip(1).all(|byte| byte & 0xc0 == 0x80);
     let exists = bytes != 4 || core::str::from_utf8(head).is_ok();
-    if continued && exists { Ok(Some((head, rest))) } else { Err(NO_TEXT) }
+    *text = rest;
+    if continued && exists { Ok(Some(head)) } else { Err(NO_TEXT) }
 }
 
 /// Appends a JSONB string.
