@@ -135,3 +135,15 @@ def test_hash_keeps_callers_at_their_server(world):
                 homes.setdefault(user, set()).add(demo.hello("x")[:2])
     assert all(len(home) == 1 for home in homes.values())
     assert len(set.union(*homes.values())) == 2
+
+
+def test_one_way_calls_of_all_sizes_arrive(world):
+    from harness import wait_until
+    port = mesh(world)
+    sizes = [100, 5_000, 20_000, 1_000_000, 8_000_000] * 3
+    with client(port) as demo:
+        for size in sizes:
+            demo.fire("x" * size)
+        assert demo.hello("x") == "v1: hello x"
+    wait_until(lambda: sorted(int(line.split()[1]) for line in world.log("v1").splitlines() if "fire" in line) == sorted(sizes),
+               "the calls")

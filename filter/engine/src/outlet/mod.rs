@@ -21,6 +21,10 @@ use crate::{
     http::{HeaderSource, HeaderStore, PassHeaders, candidates, diff, represent},
 };
 
+/// Bytes that a socket takes at once. Envoy closes the connection of a one-way call when it is answered, which is before
+/// its request has formally ended, and sends what fits on the way out. Larger ones are answered when the server closes.
+const AT_ONCE: usize = 8 * 1024;
+
 /// What all outlets of a cluster share.
 pub struct OutletShared {
     codec: Box<dyn Codec>,
@@ -78,6 +82,8 @@ enum State {
     Request,
     /// Until the reply is whole.
     Reply(Ticket),
+    /// Until the server has closed, and so has read all of a large one-way call.
+    Delivery,
     Done,
 }
 
@@ -145,6 +151,10 @@ impl Outlet {
 
     /// Bytes from the server; `end` if it sends no more.
     pub fn on_server_data(&mut self, data: &[u8], end: bool) {
+        if matches!(self.state, State::Delivery) && end {
+            self.state = State::Done;
+            self.built.frame(Outcome::Ok, 0..0, false);
+        }
         if !matches!(self.state, State::Reply(_)) {
             return;
         }
@@ -160,6 +170,11 @@ impl Outlet {
     /// Bytes for the server; the host takes and clears them.
     pub fn to_server(&mut self) -> &mut Vec<u8> {
         &mut self.to_server
+    }
+
+    /// No more will be sent: the host closes its side of the connection behind [`to_server`](Self::to_server).
+    pub fn ends_sending(&self) -> bool {
+        matches!(self.state, State::Delivery)
     }
 
     /// The response, once it is complete: given once.
@@ -193,7 +208,9 @@ impl Outlet {
                 Err(_) => return self.fail(FailureKind::Malformed, false),
             }
         }
-        if ticket.kind == FrameKind::OneWay {
+        if ticket.kind == FrameKind::OneWay && self.to_server.len() > AT_ONCE {
+            self.state = State::Delivery;
+        } else if ticket.kind == FrameKind::OneWay {
             self.state = State::Done;
             self.built.frame(Outcome::Ok, 0..0, false);
         } else {

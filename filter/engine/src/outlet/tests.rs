@@ -65,3 +65,16 @@ fn a_one_way_call_is_answered_at_once() {
     let response = outlet.response().unwrap();
     assert_eq!((response.status, response.body.len()), (200, 0));
 }
+
+#[test]
+fn a_large_one_way_call_is_answered_when_the_server_has_read_it() {
+    let mut outlet = outlet();
+    let call = one_way(1, "a.b", &[7; 100_000]);
+    outlet.on_request_headers(&NoHeaders);
+    outlet.on_request_data(&call, true);
+    assert_eq!(*outlet.to_server(), call);
+    assert!(outlet.ends_sending() && outlet.response().is_none());
+    outlet.on_server_data(b"", true);
+    assert!(!outlet.ends_sending());
+    assert_eq!(outlet.response().unwrap().status, 200);
+}

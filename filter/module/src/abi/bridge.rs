@@ -93,6 +93,12 @@ impl Bridge {
         unsafe { callbacks::bridge_send_upstream(self.0, Buffer::of(data), false) };
     }
 
+    /// Closes our side of the upstream connection, behind what was sent.
+    pub(crate) fn end_upstream(self) {
+        // SAFETY: valid during the hook.
+        unsafe { callbacks::bridge_send_upstream(self.0, Buffer::of(b""), true) };
+    }
+
     /// Sends the whole response and ends the stream.
     pub(crate) fn send_response(self, status: u16, headers: &HeaderStore, body: &[u8]) {
         let headers = list(headers);

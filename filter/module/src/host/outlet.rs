@@ -68,6 +68,9 @@ impl OutletRequest {
         if !to_server.is_empty() {
             envoy.send_upstream(to_server);
             to_server.clear();
+            if outlet.ends_sending() {
+                envoy.end_upstream();
+            }
         }
         // A response before the request's end makes Envoy up to 1.39 use a bridge that it has destroyed
         // (envoyproxy/envoy#47548).
