@@ -166,7 +166,7 @@ mod tests {
             let (code, length) = CODES[usize::from(*byte)];
             bits.extend((0..length).rev().map(|bit| (code >> bit & 1) as u8));
         }
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push(1);
         }
         bits.chunks(8).map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | bit)).collect()

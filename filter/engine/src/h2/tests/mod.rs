@@ -1,6 +1,7 @@
-use std::collections::BTreeMap;
+mod properties;
+mod rules;
 
-use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 use super::*;
 
@@ -205,81 +206,5 @@ fn padding_and_priority_are_passed_over() {
         feed(&mut server, &bytes, piece, &mut seen).unwrap();
         assert_eq!((seen.bodies[&1].as_slice(), seen.ended.as_slice()), (&b"ab"[..], &[1][..]));
         server = Connection::server(&Settings::default());
-    }
-}
-
-#[test]
-fn rules_of_the_connection_are_kept() {
-    let head = |length: u8, kind: u8, flags: u8, stream: u8| [0, 0, length, kind, flags, 0, 0, 0, stream].to_vec();
-    let cases: Vec<(Vec<u8>, ErrorCode)> = vec![
-        (vec![0xff, 0, 0, 0, 0, 0, 0, 0, 1], ErrorCode::FrameSize),
-        (head(0, 9, 4, 1), ErrorCode::Protocol),
-        ([head(1, 1, 0, 1), vec![0x82], head(0, 6, 0, 0)].concat(), ErrorCode::Protocol),
-        ([head(1, 1, 0, 1), vec![0x82], head(0, 9, 0, 1)].concat(), ErrorCode::EnhanceYourCalm),
-        (head(0, 0, 0, 9), ErrorCode::Protocol),
-        ([head(4, 8, 0, 0), vec![0, 0, 0, 0]].concat(), ErrorCode::Protocol),
-        ([head(4, 8, 0, 0), vec![0x7f, 0xff, 0xff, 0xff]].concat(), ErrorCode::FlowControl),
-        ([head(6, 4, 0, 0), vec![0, 4, 0xff, 0, 0, 0]].concat(), ErrorCode::FlowControl),
-        ([head(5, 4, 0, 0), vec![0; 5]].concat(), ErrorCode::FrameSize),
-        (head(7, 6, 0, 0), ErrorCode::FrameSize),
-        ([head(1, 1, 4, 1), vec![0xff]].concat(), ErrorCode::Compression),
-        (head(0, 5, 0, 1), ErrorCode::Protocol),
-        (head(4, 3, 0, 5), ErrorCode::Protocol),
-    ];
-    for (bytes, code) in cases {
-        let mut server = Connection::server(&Settings::default());
-        let start = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0], &bytes, &[0; 8]].concat();
-        let error = feed(&mut server, &start, 3, &mut Seen::default()).unwrap_err();
-        assert_eq!(error.code, code, "{bytes:?}: {error}");
-    }
-}
-
-#[test]
-fn a_peer_that_only_asks_is_cut_off() {
-    let mut client = Connection::client(&Settings::default());
-    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
-    let begin = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    feed(&mut client, &begin, 9, &mut Seen::default()).unwrap();
-    let flood: Vec<u8> = ping.iter().copied().cycle().take(ping.len() * 100_000).collect();
-    assert_eq!(feed(&mut client, &flood, 4096, &mut Seen::default()).unwrap_err().code, ErrorCode::EnhanceYourCalm);
-}
-
-proptest! {
-    /// Any bodies, any cutting, any windows: every body arrives whole and once, and nothing is left over.
-    #[test]
-    fn everything_arrives(
-        bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40_000), 1..8),
-        piece in 1usize..20_000,
-        window in 1u32..50_000,
-    ) {
-        let settings = Settings { initial_window: window, ..Settings::default() };
-        let mut both = Both::new(settings, settings, piece);
-        for body in &bodies {
-            both.request("/", body);
-        }
-        both.settle();
-        for (index, body) in bodies.iter().enumerate() {
-            let id = index as u32 * 2 + 1;
-            let got = both.server_saw.bodies.get(&id).cloned().unwrap_or_default();
-            prop_assert_eq!(&got, body);
-            both.server.send_headers(StreamId(id), &mut |to| to.push(b":status", b"200"), false);
-            both.server.send_data(StreamId(id), body, true);
-        }
-        both.settle();
-        for (index, body) in bodies.iter().enumerate() {
-            prop_assert_eq!(&both.client_saw.bodies[&(index as u32 * 2 + 1)], body);
-        }
-        prop_assert_eq!((both.client.open_streams(), both.server.open_streams()), (0, 0));
-        prop_assert_eq!((both.client.unsent(), both.server.unsent()), (0, 0));
-    }
-
-    #[test]
-    fn no_bytes_bring_it_down(noise in prop::collection::vec(any::<u8>(), 0..600), at in 0usize..300, piece in 1usize..50) {
-        let mut both = Both::new(Settings::default(), small(), usize::MAX);
-        both.request("/path", &[1; 100]);
-        let mut bytes = core::mem::take(both.client.output());
-        let at = at.min(bytes.len());
-        bytes.splice(at..(at + noise.len() / 2).min(bytes.len()), noise);
-        let _ = feed(&mut both.server, &bytes, piece, &mut Seen::default());
     }
 }
