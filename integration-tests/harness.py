@@ -114,7 +114,7 @@ class World:
         path = self.folder / "bootstrap.yaml"
         path.write_text(bootstrap)
         self.start("envoy", self.envoy_binary, "-c", path, "--use-dynamic-base-id", "--concurrency", "2", "-l", "warn",
-                   "--drain-time-s", "2", "--parent-shutdown-time-s", "3",
+                   "--drain-time-s", "2", "--drain-strategy", "immediate", "--parent-shutdown-time-s", "3",
                    ENVOY_DYNAMIC_MODULES_SEARCH_PATH=DIST)
         for port in wait_for:
             wait_until(lambda: socket.create_connection(("127.0.0.1", port), 1).close() or True, f"Envoy on port {port}")
