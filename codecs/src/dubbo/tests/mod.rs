@@ -79,7 +79,7 @@ fn limits_hold() {
     let error = hessian::Walk::new(&nested, 0, &limits).value().unwrap_err();
     assert_eq!((error.kind, error.offset), (DecodeErrorKind::TooDeep, 11));
 
-    let many = [&[b'W'][..], &[b'N'; 200], &[b'Z']].concat();
+    let many = [&[b'W'][..], &[b'N'; 200], b"Z"].concat();
     let limits = Limits { max_elements: 100, ..Limits::default() };
     let error = hessian::Walk::new(&many, 0, &limits).value().unwrap_err();
     assert_eq!(error.kind, DecodeErrorKind::TooLarge);
