@@ -90,4 +90,49 @@ proptest! {
             let _ = read_bytes(&mut decoder, &block);
         }
     }
+
+    /// What another encoder writes, with its dynamic table over several blocks, we read alike.
+    #[test]
+    fn another_encoder_is_understood(blocks in blocks()) {
+        let (mut encoder, mut decoder) = (fluke_hpack::Encoder::new(), Decoder::new());
+        for list in blocks {
+            let pairs = list.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+            prop_assert_eq!(read_bytes(&mut decoder, &encoder.encode(pairs)), Ok(list));
+        }
+    }
+
+    /// What we write, another decoder reads alike.
+    #[test]
+    fn another_decoder_understands(blocks in blocks()) {
+        let mut decoder = fluke_hpack::Decoder::new();
+        for list in blocks {
+            let mut block = Vec::new();
+            for (name, value) in &list {
+                HeaderWriter::new(&mut block).push(name, value);
+            }
+            prop_assert_eq!(decoder.decode(&block).unwrap(), list);
+        }
+    }
+
+    /// Bytes that both decoders take mean the same to both.
+    #[test]
+    fn another_decoder_agrees(block in prop::collection::vec(byte(), 0..40)) {
+        let theirs = fluke_hpack::Decoder::new().decode(&block);
+        if let (Ok(ours), Ok(theirs)) = (read_bytes(&mut Decoder::new(), &block), theirs) {
+            prop_assert_eq!(ours, theirs);
+        }
+    }
+}
+
+/// Blocks of few different headers, so that tables are of use, some of them from the static table.
+fn blocks() -> impl Strategy<Value = Vec<List>> {
+    let name = prop_oneof![Just(":method".to_owned()), Just("cookie".to_owned()), Just("age".to_owned()), "x-[a-c]"];
+    let value = prop_oneof!["[ -~]{0,3}", Just("POST".to_owned()), "[0-9]{200}"];
+    let header = (name, value).prop_map(|(name, value)| (name.into_bytes(), value.into_bytes()));
+    prop::collection::vec(prop::collection::vec(header, 0..9), 1..12)
+}
+
+/// Bytes that are often the start of something: an index, a literal, a short text, Huffman code.
+fn byte() -> impl Strategy<Value = u8> {
+    prop_oneof![any::<u8>(), 0x81..0xc0u8, Just(0x40), Just(0x00), Just(0x10), 0..4u8, Just(0x82), Just(0x1f)]
 }
