@@ -318,6 +318,7 @@ fn other_protocols_are_told_at_once() {
     assert_eq!(codec.probe(b""), Probe::NeedMore(2));
     assert_eq!(codec.probe(b"GET"), Probe::NoMatch);
     assert!(connect(Peer::Client).decode(b"G", &NothingInFlight).is_err());
+    assert!(split_invariant(&codec, Peer::Client, &[0xda, 0xbd, 0]).error.is_some());
     let negative = [&capture!("errors.client")[..12], &[0xff; 4]].concat();
     assert!(connect(Peer::Client).decode(&negative, &NothingInFlight).is_err());
 }

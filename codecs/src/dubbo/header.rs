@@ -37,7 +37,9 @@ impl Header {
             return Err(DecodeError::malformed("not Dubbo: the magic DA BB is missing", 0));
         }
         let Some(&head) = buf.first_chunk::<LENGTH>() else {
-            return Ok(Start::Short(LENGTH.saturating_sub(buf.len()).max(1)));
+            // First the magic: what is no Dubbo shall be told so, and not waited for.
+            let wanted = if buf.len() < MAGIC.len() { MAGIC.len() } else { LENGTH };
+            return Ok(Start::Short(wanted.saturating_sub(buf.len()).max(1)));
         };
         let [_, _, flags, status, i7, i6, i5, i4, i3, i2, i1, i0, l3, l2, l1, l0] = head;
         let body = u32::from_be_bytes([l3, l2, l1, l0]);
