@@ -25,6 +25,8 @@ pub const METHOD: &str = "x-meltemi-method";
 pub const KIND: &str = "x-meltemi-kind";
 /// Value of [`KIND`].
 pub const ONE_WAY: &str = "one-way";
+/// Request: the host's name for the client's connection; absent if the host gives it none.
+pub const CONNECTION: &str = "x-meltemi-connection";
 /// Response made by the outlet: `ok`, `exception`, or the name of a [`FailureKind`](meltemi_core::FailureKind).
 /// Absent on replies that Envoy made.
 pub const REPLY: &str = "x-meltemi-reply";

@@ -158,6 +158,12 @@ impl Inlet {
         }
     }
 
+    /// Gives the connection a name that stands in each of its requests ([`CONNECTION`](crate::names::CONNECTION)), for
+    /// hosts whose outlets must know whom a reply is for.
+    pub fn set_connection_name(&mut self, name: &[u8]) {
+        name.clone_into(&mut self.flow.head.connection);
+    }
+
     /// Bytes from the client, all of which are taken; `end` if it sends no more.
     pub fn on_client_data(&mut self, now: Duration, data: &[u8], end: bool) {
         let bytes = data.len() as u64;

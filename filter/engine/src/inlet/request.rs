@@ -18,6 +18,8 @@ pub(super) struct RequestHead {
     metadata: HeaderStore,
     service: Vec<u8>,
     method: Vec<u8>,
+    /// Empty: the host has no name for the connection.
+    pub(super) connection: Vec<u8>,
 }
 
 impl RequestHead {
@@ -61,6 +63,9 @@ impl RequestHead {
         }
         if !self.method.is_empty() {
             to.push(names::METHOD.as_bytes(), &self.method);
+        }
+        if !self.connection.is_empty() {
+            to.push(names::CONNECTION.as_bytes(), &self.connection);
         }
         if frame.kind == FrameKind::OneWay {
             to.push(names::KIND.as_bytes(), names::ONE_WAY.as_bytes());

@@ -177,6 +177,12 @@ impl Outlet {
         matches!(self.state, State::Delivery)
     }
 
+    /// Has the response that is complete, if one is, give up the connection: for hosts that know a reason which the reply
+    /// does not show.
+    pub fn retire(&mut self) {
+        self.built.retire();
+    }
+
     /// The response, once it is complete: given once.
     pub fn response(&mut self) -> Option<Response<'_>> {
         self.built.take(&self.reply)

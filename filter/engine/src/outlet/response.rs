@@ -66,6 +66,12 @@ impl Built {
         *self = Self { ready: true, status, retire, body, headers: core::mem::take(&mut self.headers) };
     }
 
+    pub(super) fn retire(&mut self) {
+        if self.ready && !core::mem::replace(&mut self.retire, true) {
+            self.headers.push(names::RETIRE.as_bytes(), b"1");
+        }
+    }
+
     pub(super) fn take<'a>(&'a mut self, reply: &'a [u8]) -> Option<Response<'a>> {
         if !core::mem::take(&mut self.ready) {
             return None;

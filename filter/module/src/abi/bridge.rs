@@ -88,6 +88,16 @@ impl Bridge {
         });
     }
 
+    /// Lends the first request header of this name.
+    pub(crate) fn request_header<T>(self, name: &[u8], read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let (mut value, mut count) = (Buffer::EMPTY, 0);
+        // SAFETY: both point to memory of ours; Envoy's header stays during the hook.
+        unsafe {
+            callbacks::bridge_header(self.0, Buffer::of(name), &raw mut value, 0, &raw mut count)
+                .then(|| read(value.bytes()))
+        }
+    }
+
     pub(crate) fn send_upstream(self, data: &[u8]) {
         // SAFETY: Envoy copies the bytes.
         unsafe { callbacks::bridge_send_upstream(self.0, Buffer::of(data), false) };
@@ -156,7 +166,10 @@ extern "C" fn envoy_dynamic_module_on_upstream_http_tcp_bridge_config_new(
 ) -> ModulePtr {
     // SAFETY: Envoy lends both for the call.
     let (name, json) = unsafe { (name.bytes(), json.bytes()) };
-    match guarded("bridge_config_new", || {eprintln!("XXX config_new"); crate::host::bridge(name, json)}) {
+    match guarded("bridge_config_new", || {
+        eprintln!("XXX config_new");
+        crate::host::bridge(name, json)
+    }) {
         Some(Ok(config)) => Box::into_raw(Box::new(config)).cast_const().cast(),
         Some(Err(error)) => {
             log(Level::Error, &format!("meltemi: bridge `{}`: {error}", String::from_utf8_lossy(name)));

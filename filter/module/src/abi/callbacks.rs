@@ -50,6 +50,8 @@ callbacks! {
     network_scheduler_commit = "network_filter_scheduler_commit"(scheduler: *mut c_void, event: u64);
     network_scheduler_delete = "network_filter_scheduler_delete"(scheduler: *mut c_void);
 
+    bridge_header = "upstream_http_tcp_bridge_get_request_header"(
+        bridge: EnvoyPtr, name: Buffer, value: *mut Buffer, index: usize, count: *mut usize) -> bool;
     bridge_headers_size = "upstream_http_tcp_bridge_get_request_headers_size"(bridge: EnvoyPtr) -> usize;
     bridge_headers = "upstream_http_tcp_bridge_get_request_headers"(bridge: EnvoyPtr, out: *mut HttpHeader) -> bool;
     bridge_request = "upstream_http_tcp_bridge_get_request_buffer"(bridge: EnvoyPtr, out: *mut Buffer, count: *mut usize);

@@ -7,7 +7,7 @@ use meltemi_engine::{
     inlet::{Inlet, InletShared},
 };
 
-use super::{clock::now, metrics::InletMetrics};
+use super::{clock::now, congestion::Client, metrics::InletMetrics};
 use crate::{
     abi::{ConfigScope, Connection, ConnectionEvent, Connections, Network, Status, Wakeup},
     registry,
@@ -40,6 +40,7 @@ impl Connections for InletConnections {
             closed: Cell::new(false),
             reading_disabled: Cell::new(false),
             in_flight: Cell::new(0),
+            client: Client::new(),
         })
     }
 }
@@ -54,6 +55,7 @@ struct InletConnection {
     closed: Cell<bool>,
     reading_disabled: Cell<bool>,
     in_flight: Cell<i64>,
+    client: Client,
 }
 
 /// Memory that is used again.
@@ -182,7 +184,9 @@ impl Connection for InletConnection {
             None => shared.authority_without_address(),
         };
         if let Some(authority) = authority {
-            *self.engine.borrow_mut() = Some(Inlet::new(shared.clone(), authority.as_bytes()));
+            let mut engine = Inlet::new(shared.clone(), authority.as_bytes());
+            engine.set_connection_name(self.client.name().as_bytes());
+            *self.engine.borrow_mut() = Some(engine);
             // A client that has sent its last request still wants its replies.
             envoy.enable_half_close();
         }
@@ -250,6 +254,7 @@ impl Connection for InletConnection {
 
     fn on_writable(&self, envoy: Network, writable: bool) {
         if self.is_ours() {
+            self.client.set_congested(!writable);
             self.with(|engine| engine.on_client_writable(now(), writable));
             // Envoy may call this from within a write.
             self.wake_later(envoy);

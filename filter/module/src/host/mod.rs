@@ -1,6 +1,7 @@
 //! Engines as Envoy's extensions.
 
 mod clock;
+mod congestion;
 mod declare;
 mod inlet;
 mod metrics;

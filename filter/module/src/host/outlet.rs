@@ -12,6 +12,7 @@ use meltemi_engine::{
     outlet::{Outlet, OutletShared},
 };
 
+use super::congestion;
 use crate::{
     abi::{Bridge, Request, RequestConfig},
     registry,
@@ -47,7 +48,13 @@ impl RequestConfig for OutletRequests {
     fn begin(self: Arc<Self>) -> Rc<dyn Request> {
         let outlet = self.take_spare().unwrap_or_else(|| Outlet::new(self.shared.clone()));
         let outlet = RefCell::new(Some(outlet));
-        Rc::new(OutletRequest { config: self, outlet, request_ended: Cell::new(false), answered: Cell::new(false) })
+        Rc::new(OutletRequest {
+            config: self,
+            outlet,
+            request_ended: Cell::new(false),
+            answered: Cell::new(false),
+            client: Cell::new(None),
+        })
     }
 }
 
@@ -57,6 +64,8 @@ struct OutletRequest {
     outlet: RefCell<Option<Outlet>>,
     request_ended: Cell<bool>,
     answered: Cell<bool>,
+    /// Whom the reply is for.
+    client: Cell<Option<u64>>,
 }
 
 impl OutletRequest {
@@ -74,6 +83,9 @@ impl OutletRequest {
         }
         // A response before the request's end makes Envoy up to 1.39 use a bridge that it has destroyed
         // (envoyproxy/envoy#47548).
+        if self.request_ended.get() && congestion::is_congested(self.client.get()) {
+            outlet.retire();
+        }
         let response = if self.request_ended.get() { outlet.response() } else { None };
         let Some(response) = response else {
             *self.outlet.borrow_mut() = Some(outlet);
@@ -92,6 +104,8 @@ impl OutletRequest {
 impl Request for OutletRequest {
     fn on_headers(&self, envoy: Bridge, end: bool) {
         self.request_ended.set(end);
+        let client = envoy.request_header(names::CONNECTION.as_bytes(), |name| str::from_utf8(name).ok()?.parse().ok());
+        self.client.set(client.flatten());
         self.work(envoy, |outlet| {
             outlet.on_request_headers(&envoy);
             if end {
