@@ -166,10 +166,7 @@ extern "C" fn envoy_dynamic_module_on_upstream_http_tcp_bridge_config_new(
 ) -> ModulePtr {
     // SAFETY: Envoy lends both for the call.
     let (name, json) = unsafe { (name.bytes(), json.bytes()) };
-    match guarded("bridge_config_new", || {
-        eprintln!("XXX config_new");
-        crate::host::bridge(name, json)
-    }) {
+    match guarded("bridge_config_new", || crate::host::bridge(name, json)) {
         Some(Ok(config)) => Box::into_raw(Box::new(config)).cast_const().cast(),
         Some(Err(error)) => {
             log(Level::Error, &format!("meltemi: bridge `{}`: {error}", String::from_utf8_lossy(name)));

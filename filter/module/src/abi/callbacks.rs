@@ -25,7 +25,6 @@ callbacks! {
     network_read_chunks_size = "network_filter_get_read_buffer_chunks_size"(filter: EnvoyPtr) -> usize;
     network_read_chunks = "network_filter_get_read_buffer_chunks"(filter: EnvoyPtr, out: *mut Buffer) -> bool;
     network_drain_read = "network_filter_drain_read_buffer"(filter: EnvoyPtr, length: usize) -> bool;
-    network_append_read = "network_filter_append_read_buffer"(filter: EnvoyPtr, data: Buffer) -> bool;
     network_write_chunks_size = "network_filter_get_write_buffer_chunks_size"(filter: EnvoyPtr) -> usize;
     network_write_chunks = "network_filter_get_write_buffer_chunks"(filter: EnvoyPtr, out: *mut Buffer) -> bool;
     network_drain_write = "network_filter_drain_write_buffer"(filter: EnvoyPtr, length: usize) -> bool;
@@ -35,10 +34,8 @@ callbacks! {
     network_close = "network_filter_close"(filter: EnvoyPtr, kind: u32);
     network_read_disable = "network_filter_read_disable"(filter: EnvoyPtr, disable: bool) -> u32;
     network_enable_half_close = "network_filter_enable_half_close"(filter: EnvoyPtr, enable: bool);
-    network_continue_reading = "network_filter_continue_reading"(filter: EnvoyPtr);
     network_local_address = "network_filter_get_local_address"(filter: EnvoyPtr, address: *mut Buffer, port: *mut u32) -> bool;
     network_set_state_bytes = "network_set_filter_state_bytes"(filter: EnvoyPtr, key: Buffer, value: Buffer) -> bool;
-    network_set_state_typed = "network_set_filter_state_typed"(filter: EnvoyPtr, key: Buffer, value: Buffer) -> bool;
     network_define_counter = "network_filter_config_define_counter"(config: EnvoyPtr, name: Buffer, id: *mut usize) -> u32;
     network_define_gauge = "network_filter_config_define_gauge"(config: EnvoyPtr, name: Buffer, id: *mut usize) -> u32;
     network_define_histogram = "network_filter_config_define_histogram"(config: EnvoyPtr, name: Buffer, id: *mut usize) -> u32;

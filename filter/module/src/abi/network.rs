@@ -53,12 +53,6 @@ impl Network {
         unsafe { callbacks::network_drain_read(self.0, length) };
     }
 
-    /// Puts bytes behind those that the next filter will see.
-    pub(crate) fn append_read(self, data: &[u8]) {
-        // SAFETY: Envoy copies the bytes.
-        unsafe { callbacks::network_append_read(self.0, Buffer::of(data)) };
-    }
-
     /// As [`read_buffer`](Self::read_buffer) for what is to be written; only within `on_write`.
     pub(crate) fn write_buffer(self, visit: &mut dyn FnMut(&[u8])) -> usize {
         // SAFETY: valid during the hook.
@@ -106,12 +100,6 @@ impl Network {
         unsafe { callbacks::network_enable_half_close(self.0, true) };
     }
 
-    /// Lets the next filters go on after [`Status::Stop`] in `on_new_connection` or `on_read`.
-    pub(crate) fn continue_reading(self) {
-        // SAFETY: hooks may be entered again.
-        unsafe { callbacks::network_continue_reading(self.0) };
-    }
-
     /// Where the client wanted to go; `None` for addresses that are no IP.
     pub(crate) fn local_address(self) -> Option<(IpAddr, u16)> {
         local_address(|address, port| {
@@ -123,12 +111,6 @@ impl Network {
     pub(crate) fn set_filter_state(self, key: &str, value: &[u8]) {
         // SAFETY: Envoy copies the bytes.
         unsafe { callbacks::network_set_state_bytes(self.0, Buffer::of(key.as_bytes()), Buffer::of(value)) };
-    }
-
-    /// For keys that Envoy itself reads, such as `envoy.tcp_proxy.cluster`.
-    pub(crate) fn set_typed_filter_state(self, key: &str, value: &[u8]) -> bool {
-        // SAFETY: Envoy copies the bytes.
-        unsafe { callbacks::network_set_state_typed(self.0, Buffer::of(key.as_bytes()), Buffer::of(value)) }
     }
 
     pub(crate) fn count(self, counter: Metric, by: u64) {
