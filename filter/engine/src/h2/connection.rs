@@ -273,10 +273,11 @@ impl Connection {
         if self.settled { ReceiveWindow::new(full) } else { ReceiveWindow::unsettled(full) }
     }
 
+    /// The last of a stream went out; nothing of it waits any more.
     pub(super) fn local_done(&mut self, stream: StreamId) {
         if let Some(open) = self.streams.by_id(stream) {
             open.local_done = true;
-            if open.remote_done && open.outbox.is_empty() {
+            if open.remote_done {
                 self.close(stream);
             }
         }

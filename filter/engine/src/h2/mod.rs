@@ -1,7 +1,8 @@
 //! HTTP/2 (RFC 9113) without I/O: what stands between the engines and the HTTP connection manager in the same process.
 //!
-//! Our own, because the maintained crates do not fit: `h2` owns its socket and needs an async runtime, others allocate
-//! for every header. Here bytes come in and go out, and a request in steady state allocates nothing.
+//! Our own, because the maintained crates do not fit: `h2` owns its socket and needs an async runtime; `fluke-hpack` and
+//! `hpack` allocate for every header. Here bytes come in and go out, and a call in steady state allocates nothing. Both
+//! kinds of crates are used as judges in the tests.
 
 mod block;
 mod connection;

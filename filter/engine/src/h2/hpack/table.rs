@@ -189,4 +189,13 @@ mod tests {
         assert_eq!(table.entry(62), None);
         assert!(!table.resize(DEFAULT_SIZE + 1));
     }
+
+    #[test]
+    fn a_smaller_table_forgets_at_once() {
+        let mut table = DynamicTable::new();
+        table.insert(b"a", b"1");
+        table.insert(b"b", b"2");
+        assert!(table.resize(40) && table.resize(DEFAULT_SIZE));
+        assert_eq!((table.entry(62), table.entry(63)), (Some((&b"b"[..], &b"2"[..])), None));
+    }
 }

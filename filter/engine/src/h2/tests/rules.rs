@@ -262,3 +262,13 @@ fn a_queue_that_is_never_empty_does_not_keep_what_it_sent() {
     assert_eq!(client.unsent(), 4_465);
     assert!(held < 40_000, "{held} bytes held");
 }
+
+#[test]
+fn the_first_headers_say_that_there_is_no_table() {
+    let mut client = Connection::client(&Settings::default());
+    client.output().clear();
+    for (stream, block) in [(1, &[0x20, 0x83][..]), (3, &[0x83])] {
+        client.open(&mut |to| to.push(b":method", b"POST"), true).unwrap();
+        assert_eq!(core::mem::take(client.output()), frame(1, 5, stream, block));
+    }
+}
