@@ -126,7 +126,7 @@ impl Connection for DubboConnection {
     }
 
     fn heartbeat(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        // Hessian2, which every provider has: its null needs no schema.
+        // In hessian2 whatever the calls are in: Java providers set to fastjson2 answer it as well.
         Header::event(HESSIAN2, true, 1).put(out);
         out.push(b'N');
         Ok(())
