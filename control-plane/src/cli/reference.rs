@@ -1,5 +1,8 @@
 use clap::{Args, ValueEnum};
-use meltemi_engine::config::{DeclareConfig, InletConfig, OutletConfig};
+use meltemi_engine::{
+    config::{DeclareConfig, InletConfig, OutletConfig},
+    relay::RelayConfig,
+};
 use schemars::schema_for;
 
 use crate::model::{ApplicationProtocol, MetaRouter};
@@ -42,6 +45,7 @@ enum Of {
     Inlet,
     Outlet,
     Declare,
+    Relay,
     MetaRouter,
     ApplicationProtocol,
 }
@@ -52,6 +56,7 @@ impl Schema {
             Of::Inlet => schema_for!(InletConfig),
             Of::Outlet => schema_for!(OutletConfig),
             Of::Declare => schema_for!(DeclareConfig),
+            Of::Relay => schema_for!(RelayConfig),
             Of::MetaRouter => schema_for!(MetaRouter),
             Of::ApplicationProtocol => schema_for!(ApplicationProtocol),
         };

@@ -69,13 +69,11 @@ pub(super) fn add(
     let name = format!("{}:{}", port.host, port.number);
     let filters = match protocol.mode {
         Mode::Request => request_filters(&name, port, protocol, router, services, output, problems),
-        Mode::Connection => match router::filters(&name, port, protocol, router, services, problems) {
-            Some((relay, filters)) => {
-                add_filter(&format!("relay|{name}"), "relay", &relay, output);
-                filters
-            }
-            None => return,
-        },
+        Mode::Connection => {
+            let (relay, filters) = router::filters(&name, port, protocol, router, services, problems);
+            add_filter(&format!("relay|{name}"), "relay", &relay, output);
+            filters
+        }
     };
     let chain = FilterChain {
         name: name.clone(),

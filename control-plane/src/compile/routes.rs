@@ -35,7 +35,7 @@ use super::{
     services::{Port, Protocol, Services},
 };
 use crate::{
-    model::{Destination, Fault, KeyValue, MetaRouter, Object, Retries, Route},
+    model::{Destination, Fault, KeyValue, MetaRouter, Mode, Object, Retries, Route},
     problem::Problem,
 };
 
@@ -174,6 +174,9 @@ impl Scope<'_> {
             };
         };
         match &port.protocol {
+            Some(protocol) if protocol.mode != Mode::Request => {
+                return self.wrong(&format!("{field}.host"), "its port is in connection mode, this one in request mode");
+            }
             Some(protocol) if protocol.codec.name == self.protocol.codec.name => {}
             Some(protocol) => {
                 let (theirs, ours) = (&protocol.codec.name, &self.protocol.codec.name);

@@ -11,6 +11,8 @@ mod http;
 pub mod inlet;
 pub mod names;
 pub mod outlet;
+pub mod relay;
+pub mod route;
 #[cfg(test)]
 mod pair;
 #[cfg(test)]

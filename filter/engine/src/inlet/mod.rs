@@ -21,6 +21,7 @@ use self::{
     reply::Replies,
     request::RequestHead,
 };
+pub(crate) use self::reply::describe;
 pub use self::stats::InletStats;
 use crate::{
     buffer::{Pending, Progress},

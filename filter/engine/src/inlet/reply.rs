@@ -149,7 +149,7 @@ impl Replies {
 
 /// Writes the protocol's own error reply.
 fn fail(call: &Call, kind: FailureKind, client: &mut dyn Connection, out: &mut Vec<u8>, stats: &mut InletStats) {
-    stats.error(kind);
+    stats.count_error(kind);
     if call.is_one_way() {
         return;
     }

@@ -32,7 +32,7 @@ impl InletStats {
         &self.errors
     }
 
-    pub(super) fn error(&mut self, kind: FailureKind) {
+    pub(crate) fn count_error(&mut self, kind: FailureKind) {
         let index = FailureKind::ALL.iter().position(|k| *k == kind);
         if let Some(counter) = index.and_then(|index| self.errors.get_mut(index)) {
             *counter = counter.saturating_add(1);

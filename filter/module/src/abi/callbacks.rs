@@ -25,6 +25,7 @@ callbacks! {
     network_read_chunks_size = "network_filter_get_read_buffer_chunks_size"(filter: EnvoyPtr) -> usize;
     network_read_chunks = "network_filter_get_read_buffer_chunks"(filter: EnvoyPtr, out: *mut Buffer) -> bool;
     network_drain_read = "network_filter_drain_read_buffer"(filter: EnvoyPtr, length: usize) -> bool;
+    network_append_read = "network_filter_append_read_buffer"(filter: EnvoyPtr, data: Buffer) -> bool;
     network_write_chunks_size = "network_filter_get_write_buffer_chunks_size"(filter: EnvoyPtr) -> usize;
     network_write_chunks = "network_filter_get_write_buffer_chunks"(filter: EnvoyPtr, out: *mut Buffer) -> bool;
     network_drain_write = "network_filter_drain_write_buffer"(filter: EnvoyPtr, length: usize) -> bool;
@@ -36,6 +37,7 @@ callbacks! {
     network_enable_half_close = "network_filter_enable_half_close"(filter: EnvoyPtr, enable: bool);
     network_local_address = "network_filter_get_local_address"(filter: EnvoyPtr, address: *mut Buffer, port: *mut u32) -> bool;
     network_set_state_bytes = "network_set_filter_state_bytes"(filter: EnvoyPtr, key: Buffer, value: Buffer) -> bool;
+    network_set_state_typed = "network_set_filter_state_typed"(filter: EnvoyPtr, key: Buffer, value: Buffer) -> bool;
     network_define_counter = "network_filter_config_define_counter"(config: EnvoyPtr, name: Buffer, id: *mut usize) -> u32;
     network_define_gauge = "network_filter_config_define_gauge"(config: EnvoyPtr, name: Buffer, id: *mut usize) -> u32;
     network_define_histogram = "network_filter_config_define_histogram"(config: EnvoyPtr, name: Buffer, id: *mut usize) -> u32;

@@ -6,6 +6,8 @@
 
 mod bridge;
 mod callbacks;
+#[cfg(test)]
+pub(crate) mod fake;
 mod guard;
 mod listener;
 mod network;

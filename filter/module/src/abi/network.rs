@@ -53,6 +53,12 @@ impl Network {
         unsafe { callbacks::network_drain_read(self.0, length) };
     }
 
+    /// Puts bytes where the next filter will read them; only within `on_read`.
+    pub(crate) fn append_read(self, data: &[u8]) {
+        // SAFETY: Envoy copies the bytes.
+        unsafe { callbacks::network_append_read(self.0, Buffer::of(data)) };
+    }
+
     /// As [`read_buffer`](Self::read_buffer) for what is to be written; only within `on_write`.
     pub(crate) fn write_buffer(self, visit: &mut dyn FnMut(&[u8])) -> usize {
         // SAFETY: valid during the hook.
@@ -111,6 +117,12 @@ impl Network {
     pub(crate) fn set_filter_state(self, key: &str, value: &[u8]) {
         // SAFETY: Envoy copies the bytes.
         unsafe { callbacks::network_set_state_bytes(self.0, Buffer::of(key.as_bytes()), Buffer::of(value)) };
+    }
+
+    /// For keys that Envoy itself reads, such as `envoy.tcp_proxy.cluster`; `false` if it does not take the value.
+    pub(crate) fn set_typed_filter_state(self, key: &str, value: &[u8]) -> bool {
+        // SAFETY: Envoy copies the bytes.
+        unsafe { callbacks::network_set_state_typed(self.0, Buffer::of(key.as_bytes()), Buffer::of(value)) }
     }
 
     pub(crate) fn count(self, counter: Metric, by: u64) {

@@ -160,7 +160,10 @@ impl InletConnection {
     }
 
     fn report(&self, engine: &mut Inlet, envoy: Network) {
-        let change = self.config.metrics.report(engine, envoy);
+        let change = {
+            let stats = engine.take_stats();
+            self.config.metrics.report(&stats, || engine.take_duration(), envoy)
+        };
         self.in_flight.set(self.in_flight.get().saturating_add(change));
     }
 

@@ -1,9 +1,11 @@
+use core::time::Duration;
+
 use meltemi_core::FailureKind;
-use meltemi_engine::inlet::{Inlet, InletStats};
+use meltemi_engine::inlet::InletStats;
 
 use crate::abi::{ConfigScope, Metric, Network};
 
-/// The inlet's statistics in Envoy, by protocol: `meltemi.<protocol>.<name>`.
+/// The statistics of inlet and relay in Envoy, by protocol: `meltemi.<protocol>.<name>`.
 pub(super) struct InletMetrics {
     requests: Metric,
     one_way: Metric,
@@ -41,8 +43,12 @@ impl InletMetrics {
     }
 
     /// Gives Envoy what happened since the last time; returns by how much the calls in flight changed.
-    pub(super) fn report(&self, engine: &mut Inlet, envoy: Network) -> i64 {
-        let stats: InletStats = engine.take_stats();
+    pub(super) fn report(
+        &self,
+        stats: &InletStats,
+        mut next_duration: impl FnMut() -> Option<Duration>,
+        envoy: Network,
+    ) -> i64 {
         let counts = [
             (self.requests, stats.requests),
             (self.one_way, stats.one_way),
@@ -61,7 +67,7 @@ impl InletMetrics {
         for (metric, count) in self.errors.iter().zip(stats.errors()) {
             envoy.count(*metric, *count);
         }
-        while let Some(duration) = engine.take_duration() {
+        while let Some(duration) = next_duration() {
             envoy.record(self.duration, u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
         }
         stats.in_flight

@@ -7,10 +7,14 @@ mod inlet;
 mod metrics;
 mod outlet;
 mod proto_struct;
+mod relay;
 
 use std::sync::Arc;
 
-use meltemi_engine::config::{self, ConfigError, DeclareConfig, InletConfig, OutletConfig, Versioned};
+use meltemi_engine::{
+    config::{self, ConfigError, DeclareConfig, InletConfig, OutletConfig, Versioned},
+    relay::RelayConfig,
+};
 use serde::de::DeserializeOwned;
 
 use crate::abi::{Accept, ConfigScope, Connections, RequestConfig};
@@ -19,7 +23,8 @@ use crate::abi::{Accept, ConfigScope, Connections, RequestConfig};
 pub(crate) fn network(name: &[u8], config: &[u8], scope: ConfigScope) -> Result<Arc<dyn Connections>, ConfigError> {
     match name {
         b"inlet" => Ok(Arc::new(inlet::InletConnections::new(&read::<InletConfig>(config)?, scope)?)),
-        _ => Err(ConfigError("no such filter: there is `inlet`".to_owned())),
+        b"relay" => Ok(Arc::new(relay::RelayConnections::new(&read::<RelayConfig>(config)?, scope)?)),
+        _ => Err(ConfigError("no such filter: there are `inlet` and `relay`".to_owned())),
     }
 }
 
@@ -47,3 +52,6 @@ fn read<T: DeserializeOwned + Versioned>(config: &[u8]) -> Result<T, ConfigError
         None => config::parse(config),
     }
 }
+
+#[cfg(test)]
+mod tests;

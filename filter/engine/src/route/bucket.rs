@@ -1,0 +1,62 @@
+use std::sync::{Mutex, PoisonError};
+
+use core::time::Duration;
+
+use super::config::BucketConfig;
+
+/// A token bucket that is filled as time is told.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    config: BucketConfig,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    tokens: u32,
+    /// When it was filled last; `None` until it is first asked.
+    filled: Option<Duration>,
+}
+
+impl Bucket {
+    pub(super) const fn new(config: BucketConfig) -> Self {
+        Self { config, state: Mutex::new(State { tokens: config.max_tokens, filled: None }) }
+    }
+
+    /// Takes a token; `false` if there is none.
+    pub(super) fn take(&self, now: Duration) -> bool {
+        // Nothing panics while it is held.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let interval = Duration::from_millis(self.config.fill_interval_ms.max(1));
+        let filled = *state.filled.get_or_insert(now);
+        let fills = now.saturating_sub(filled).as_nanos() / interval.as_nanos().max(1);
+        if let Ok(fills) = u32::try_from(fills)
+            && fills > 0
+        {
+            let fresh = fills.saturating_mul(self.config.tokens_per_fill);
+            state.tokens = state.tokens.saturating_add(fresh).min(self.config.max_tokens);
+            state.filled = Some(filled.saturating_add(interval.saturating_mul(fills)));
+        }
+        match state.tokens.checked_sub(1) {
+            Some(left) => {
+                state.tokens = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_with_time() {
+        let bucket = Bucket::new(BucketConfig { max_tokens: 2, tokens_per_fill: 1, fill_interval_ms: 100 });
+        let at = |millis| bucket.take(Duration::from_millis(millis));
+        assert_eq!([at(1000), at(1001), at(1002)], [true, true, false]);
+        assert_eq!([at(1099), at(1100), at(1150), at(1200)], [false, true, false, true]);
+        assert_eq!([at(99_000), at(99_000), at(99_000)], [true, true, false], "never more than fit in");
+    }
+}

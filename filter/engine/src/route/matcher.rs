@@ -1,0 +1,86 @@
+use meltemi_core::Metadata;
+use regex::bytes::{Regex, RegexBuilder};
+
+use super::config::{MatchConfig, Test};
+
+/// Memory that a compiled expression may take: hostile ones are refused when the table is made.
+const REGEX_SIZE: usize = 1024 * 1024;
+
+/// A compiled condition.
+#[derive(Debug)]
+pub(super) struct Matcher {
+    key: String,
+    test: Compiled,
+    invert: bool,
+    ignore_case: bool,
+}
+
+#[derive(Debug)]
+enum Compiled {
+    Exact(Vec<u8>),
+    Prefix(Vec<u8>),
+    Suffix(Vec<u8>),
+    Regex(Regex),
+    Range(i64, i64),
+    Present(bool),
+}
+
+impl Matcher {
+    pub(super) fn new(config: &MatchConfig) -> Result<Self, String> {
+        if config.key.is_empty() {
+            return Err("a condition needs a key".to_owned());
+        }
+        let test = match &config.test {
+            None => Compiled::Present(true),
+            Some(Test::Present(there)) => Compiled::Present(*there),
+            Some(Test::Exact(text)) => Compiled::Exact(text.clone().into_bytes()),
+            Some(Test::Prefix(text)) => Compiled::Prefix(text.clone().into_bytes()),
+            Some(Test::Suffix(text)) => Compiled::Suffix(text.clone().into_bytes()),
+            Some(Test::Range(start, end)) if start < end => Compiled::Range(*start, *end),
+            Some(Test::Range(start, end)) => return Err(format!("the range from {start} to {end} is empty")),
+            Some(Test::Regex(text)) => Compiled::Regex(
+                RegexBuilder::new(&format!("^(?:{text})$"))
+                    .size_limit(REGEX_SIZE)
+                    .build()
+                    .map_err(|error| error.to_string())?,
+            ),
+        };
+        Ok(Self { key: config.key.clone(), test, invert: config.invert, ignore_case: config.ignore_case })
+    }
+
+    pub(super) fn matches(&self, metadata: &Metadata<'_>) -> bool {
+        let value = value(metadata, &self.key);
+        let holds = match (&self.test, value) {
+            (Compiled::Present(wanted), value) => value.is_some() == *wanted,
+            // A value that is missing is not the one that is asked for.
+            (_, None) => false,
+            (Compiled::Exact(text), Some(value)) => self.same(value, text),
+            (Compiled::Prefix(text), Some(value)) => value.get(..text.len()).is_some_and(|part| self.same(part, text)),
+            (Compiled::Suffix(text), Some(value)) => value
+                .len()
+                .checked_sub(text.len())
+                .and_then(|start| value.get(start..))
+                .is_some_and(|part| self.same(part, text)),
+            (Compiled::Regex(regex), Some(value)) => regex.is_match(value),
+            (Compiled::Range(start, end), Some(value)) => core::str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .is_some_and(|number: i64| (*start..*end).contains(&number)),
+        };
+        holds != self.invert
+    }
+
+    fn same(&self, value: &[u8], text: &[u8]) -> bool {
+        if self.ignore_case { value.eq_ignore_ascii_case(text) } else { value == text }
+    }
+}
+
+/// A value of the metadata by its key; an empty service or method is not there.
+pub(super) fn value<'a>(metadata: &Metadata<'a>, key: &str) -> Option<&'a [u8]> {
+    let there = |value: &'a [u8]| (!value.is_empty()).then_some(value);
+    match key {
+        "service" => there(metadata.service),
+        "method" => there(metadata.method),
+        name => metadata.header(name.as_bytes()),
+    }
+}

@@ -1,0 +1,203 @@
+use core::cell::{Cell, RefCell};
+use std::{
+    hash::{BuildHasher, RandomState},
+    rc::Rc,
+    sync::Arc,
+};
+
+use meltemi_engine::{
+    Close,
+    config::ConfigError,
+    relay::{Relay, RelayConfig, RelayShared},
+};
+
+use super::{clock::now, metrics::InletMetrics};
+use crate::{
+    abi::{ConfigScope, Connection, ConnectionEvent, Connections, Network, Status},
+    registry,
+};
+
+/// Filter state by which `tcp_proxy` lets itself be told its cluster.
+const CLUSTER_KEY: &str = "envoy.tcp_proxy.cluster";
+
+/// Network filter `relay`, in front of `tcp_proxy`.
+pub(super) struct RelayConnections {
+    shared: Arc<RelayShared>,
+    metrics: InletMetrics,
+    random: RandomState,
+}
+
+impl RelayConnections {
+    pub(super) fn new(config: &RelayConfig, scope: ConfigScope) -> Result<Self, ConfigError> {
+        let shared = RelayShared::new(config, registry::build(&config.codec)?)?;
+        let metrics = InletMetrics::new(scope, shared.protocol());
+        Ok(Self { metrics, shared: Arc::new(shared), random: RandomState::new() })
+    }
+}
+
+impl Connections for RelayConnections {
+    fn accept(self: Arc<Self>) -> Rc<dyn Connection> {
+        Rc::new(RelayConnection {
+            config: self,
+            engine: RefCell::new(None),
+            routed: Cell::new(false),
+            closed: Cell::new(false),
+            reading_disabled: Cell::new(false),
+            in_flight: Cell::new(0),
+        })
+    }
+}
+
+struct RelayConnection {
+    config: Arc<RelayConnections>,
+    /// `None`: the connection is not ours and passes untouched.
+    engine: RefCell<Option<Relay>>,
+    /// `tcp_proxy` knows its cluster.
+    routed: Cell<bool>,
+    closed: Cell<bool>,
+    reading_disabled: Cell<bool>,
+    in_flight: Cell<i64>,
+}
+
+impl RelayConnection {
+    fn with<T>(&self, work: impl FnOnce(&mut Relay) -> T) -> Option<T> {
+        self.engine.borrow_mut().as_mut().map(work)
+    }
+
+    fn is_ours(&self) -> bool {
+        self.engine.borrow().is_some()
+    }
+
+    /// Tells `tcp_proxy` where to go, as soon as that is known.
+    fn route(&self, envoy: Network) {
+        if self.routed.get() {
+            return;
+        }
+        let cluster = self.with(|engine| engine.cluster().map(str::to_owned)).flatten();
+        if let Some(cluster) = cluster {
+            self.routed.set(envoy.set_typed_filter_state(CLUSTER_KEY, cluster.as_bytes()));
+        }
+    }
+
+    /// Gives the engine its memory back, unless it grew large, or something came meanwhile.
+    fn give_back(&self, mut to_client: Vec<u8>, mut to_server: Vec<u8>) {
+        const KEEP: usize = 64 * 1024;
+        self.with(|engine| {
+            if engine.to_client().is_empty() && to_client.capacity() <= KEEP {
+                to_client.clear();
+                core::mem::swap(&mut to_client, engine.to_client());
+            }
+            if engine.to_server().is_empty() && to_server.capacity() <= KEEP {
+                to_server.clear();
+                core::mem::swap(&mut to_server, engine.to_server());
+            }
+        });
+    }
+
+    /// What follows every piece of work: statistics, back-pressure, the end.
+    fn finish(&self, envoy: Network) {
+        let wishes = self.with(|engine| {
+            self.report(engine, envoy);
+            (engine.wants_client_data(), engine.close())
+        });
+        let Some((wants_data, close)) = wishes else { return };
+        if self.closed.get() {
+            return;
+        }
+        if let Some(close) = close {
+            self.closed.set(true);
+            envoy.close(close == Close::Flush);
+        } else if self.reading_disabled.replace(!wants_data) == wants_data {
+            envoy.read_disable(!wants_data);
+        }
+    }
+
+    fn report(&self, engine: &mut Relay, envoy: Network) {
+        let stats = engine.take_stats();
+        let change = self.config.metrics.report(&stats, || engine.take_duration(), envoy);
+        self.in_flight.set(self.in_flight.get().saturating_add(change));
+    }
+}
+
+impl Connection for RelayConnection {
+    fn on_new_connection(&self, envoy: Network) -> Status {
+        let config = &self.config;
+        if config.shared.is_ours(envoy.local_address()) {
+            // A fresh number each time: `RandomState` has random keys, and the address of this connection is its own.
+            let random = config.random.hash_one(core::ptr::from_ref(self) as usize as u64 ^ now().as_nanos() as u64);
+            *self.engine.borrow_mut() = Some(Relay::new(config.shared.clone(), random));
+        }
+        Status::Continue
+    }
+
+    fn on_read(&self, envoy: Network, end: bool) -> Status {
+        if !self.is_ours() {
+            return Status::Continue;
+        }
+        let now = now();
+        let (mut length, mut to_client, mut to_server) = (0, Vec::new(), Vec::new());
+        self.with(|engine| {
+            length = envoy.read_buffer(&mut |piece| engine.on_client_data(now, piece, false));
+            if end {
+                engine.on_client_data(now, b"", true);
+            }
+            core::mem::swap(engine.to_client(), &mut to_client);
+            core::mem::swap(engine.to_server(), &mut to_server);
+        });
+        envoy.drain_read(length);
+        self.route(envoy);
+        if !to_server.is_empty() {
+            envoy.append_read(&to_server);
+        }
+        if !to_client.is_empty() {
+            envoy.inject_write(&to_client, false);
+        }
+        let nothing = to_server.is_empty() && !end;
+        self.give_back(to_client, to_server);
+        self.finish(envoy);
+        if nothing { Status::Stop } else { Status::Continue }
+    }
+
+    fn on_write(&self, envoy: Network, end: bool) -> Status {
+        if !self.is_ours() {
+            return Status::Continue;
+        }
+        let now = now();
+        let (mut length, mut to_client, mut to_server) = (0, Vec::new(), Vec::new());
+        self.with(|engine| {
+            length = envoy.write_buffer(&mut |piece| engine.on_server_data(now, piece, false));
+            if end {
+                engine.on_server_data(now, b"", true);
+            }
+            core::mem::swap(engine.to_client(), &mut to_client);
+            core::mem::swap(engine.to_server(), &mut to_server);
+        });
+        envoy.drain_write(length);
+        if !to_client.is_empty() {
+            envoy.append_write(&to_client);
+        }
+        if !to_server.is_empty() {
+            envoy.inject_read(&to_server, false);
+        }
+        self.give_back(to_client, to_server);
+        self.finish(envoy);
+        Status::Continue
+    }
+
+    fn on_event(&self, envoy: Network, event: ConnectionEvent) {
+        if event == ConnectionEvent::Closed {
+            self.closed.set(true);
+            self.with(|engine| self.report(engine, envoy));
+            self.config.metrics.forget(self.in_flight.replace(0), envoy);
+        }
+    }
+
+    /// Envoy's own watermarks hold `tcp_proxy` back in both directions.
+    fn on_writable(&self, _: Network, _: bool) {}
+
+    fn on_wakeup(&self, _: Network) {}
+
+    fn on_panic(&self, envoy: Network) {
+        self.config.metrics.panicked(envoy);
+    }
+}
