@@ -88,9 +88,8 @@ impl Connection for TestConnection {
         let metadata = metadata(frame).ok_or(EncodeError::Malformed("metadata"))?;
         let (mut headers, mut end) = (Vec::new(), 0);
         metadata.for_each_header(|name, value| {
-            match mutation.get(name) {
-                None => headers.push((name.to_vec(), value.to_vec())),
-                Some(_) => {}
+            if mutation.get(name).is_none() {
+                headers.push((name.to_vec(), value.to_vec()));
             }
             end = value.as_ptr() as usize + value.len() - frame.as_ptr() as usize;
         });

@@ -13,7 +13,7 @@ use meltemi_engine::{
 
 use super::{clock::now, metrics::InletMetrics};
 use crate::{
-    abi::{ConfigScope, Connection, ConnectionEvent, Connections, Network, Status},
+    abi::{ConfigScope, Connection, ConnectionEvent, Connections, Network, Status, Wakeup},
     registry,
 };
 
@@ -44,6 +44,7 @@ impl Connections for RelayConnections {
             closed: Cell::new(false),
             reading_disabled: Cell::new(false),
             in_flight: Cell::new(0),
+            wakeup: RefCell::new(None),
         })
     }
 }
@@ -57,6 +58,7 @@ struct RelayConnection {
     closed: Cell<bool>,
     reading_disabled: Cell<bool>,
     in_flight: Cell<i64>,
+    wakeup: RefCell<Option<Wakeup>>,
 }
 
 impl RelayConnection {
@@ -112,6 +114,16 @@ impl RelayConnection {
         }
     }
 
+    fn close_later(&self, envoy: Network) {
+        let mut wakeup = self.wakeup.borrow_mut();
+        if wakeup.is_none() {
+            *wakeup = Wakeup::new(envoy);
+        }
+        if let Some(wakeup) = &*wakeup {
+            wakeup.wake();
+        }
+    }
+
     fn report(&self, engine: &mut Relay, envoy: Network) {
         let stats = engine.take_stats();
         let change = self.config.metrics.report(&stats, || engine.take_duration(), envoy);
@@ -126,6 +138,8 @@ impl Connection for RelayConnection {
             // A fresh number each time: `RandomState` has random keys, and the address of this connection is its own.
             let random = config.random.hash_one(core::ptr::from_ref(self) as usize as u64 ^ now().as_nanos() as u64);
             *self.engine.borrow_mut() = Some(Relay::new(config.shared.clone(), random));
+            // `tcp_proxy` looks for its cluster when it learns of the connection: with the first bytes that we let through.
+            return Status::Stop;
         }
         Status::Continue
     }
@@ -180,7 +194,12 @@ impl Connection for RelayConnection {
             envoy.inject_read(&to_server, false);
         }
         self.give_back(to_client, to_server);
-        self.finish(envoy);
+        if self.with(|engine| engine.close()).flatten().is_some() {
+            // What was just written is not in the connection's buffer yet: closing now would lose it.
+            self.close_later(envoy);
+        } else {
+            self.finish(envoy);
+        }
         Status::Continue
     }
 
@@ -189,13 +208,16 @@ impl Connection for RelayConnection {
             self.closed.set(true);
             self.with(|engine| self.report(engine, envoy));
             self.config.metrics.forget(self.in_flight.replace(0), envoy);
+            *self.wakeup.borrow_mut() = None;
         }
     }
 
     /// Envoy's own watermarks hold `tcp_proxy` back in both directions.
     fn on_writable(&self, _: Network, _: bool) {}
 
-    fn on_wakeup(&self, _: Network) {}
+    fn on_wakeup(&self, envoy: Network) {
+        self.finish(envoy);
+    }
 
     fn on_panic(&self, envoy: Network) {
         self.config.metrics.panicked(envoy);
