@@ -210,11 +210,6 @@ impl Inlet {
         self.flow.has_room()
     }
 
-    /// HCM goes away: it closes as soon as it has written its last response.
-    pub fn is_draining(&self) -> bool {
-        self.flow.draining
-    }
-
     /// Set when the connection is to be closed, after everything written.
     pub fn close(&self) -> Option<Close> {
         self.flow.close

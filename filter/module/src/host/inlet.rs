@@ -218,31 +218,32 @@ impl Connection for InletConnection {
             return Status::Continue;
         }
         let now = now();
-        let (mut length, mut wants_more, mut last_words) = (0, false, Vec::new());
+        let (mut to_client, to_hcm) = self.buffers();
+        let (mut length, mut wants_more) = (0, false);
         self.with(|engine| {
             length = envoy.write_buffer(&mut |piece| engine.on_hcm_data(now, piece, false));
             if end {
                 engine.on_hcm_data(now, b"", true);
             }
-            if end || engine.is_draining() {
-                core::mem::swap(engine.to_client(), &mut last_words);
-            }
-            wants_more = !engine.to_client().is_empty()
-                || !engine.to_hcm().is_empty()
+            core::mem::swap(engine.to_client(), &mut to_client);
+            wants_more = !engine.to_hcm().is_empty()
                 || engine.close().is_some()
                 || engine.wants_client_data() == self.reading_disabled.get();
         });
         envoy.drain_write(length);
-        if !last_words.is_empty() {
-            // HCM may close as soon as this returns: now or never.
-            envoy.append_write(&last_words);
+        // At once, not when HCM has returned: it may close the connection behind its last response.
+        if !to_client.is_empty() {
+            envoy.append_write(&to_client);
         }
-        if wants_more && !self.pumping.get() {
-            // Replies are not written here, with HCM's response still under way: if the client's buffer ran full by it, Envoy
-            // would stop reading the upstream connection and give it back to its pool like that.
-            self.wake_later(envoy);
+        let nothing = to_client.is_empty() && !end;
+        self.keep(to_client, to_hcm);
+        if !self.pumping.get() {
+            self.with(|engine| self.report(engine, envoy));
+            if wants_more {
+                self.wake_later(envoy);
+            }
         }
-        if last_words.is_empty() && !end { Status::Stop } else { Status::Continue }
+        if nothing { Status::Stop } else { Status::Continue }
     }
 
     fn on_event(&self, envoy: Network, event: ConnectionEvent) {
