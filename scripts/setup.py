@@ -82,9 +82,9 @@ def dubbo():
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--newest", action="store_true", help="print the newest Envoy version and do nothing")
+    arguments.add_argument("--newest", action="store_true", help="print where the newest Envoy is, and do nothing")
     if arguments.parse_args().newest:
-        print(ENVOYS[-1])
+        print(envoy(ENVOYS[-1]))
         return
     python_packages()
     envoys()

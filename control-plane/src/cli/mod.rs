@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod check;
+mod demo;
 mod reference;
 mod serve;
 
@@ -22,6 +23,7 @@ enum Command {
     Check(check::Check),
     Codecs(reference::Codecs),
     Schema(reference::Schema),
+    Demo(demo::Demo),
 }
 
 /// Runs the command line; gives the exit code.
@@ -35,6 +37,7 @@ pub fn run() -> anyhow::Result<u8> {
         Command::Check(command) => Ok(command.run()),
         Command::Codecs(command) => command.run(),
         Command::Schema(command) => command.run(),
+        Command::Demo(command) => command.run(),
     }
 }
 
