@@ -220,6 +220,8 @@ impl Connection for RelayConnection {
     }
 
     fn on_panic(&self, envoy: Network) {
+        self.closed.set(true);
         self.config.metrics.panicked(envoy);
+        self.config.metrics.forget(self.in_flight.replace(0), envoy);
     }
 }
