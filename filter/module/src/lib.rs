@@ -3,6 +3,7 @@
 //! | Envoy extension | name in its configuration | engine |
 //! |---|---|---|
 //! | network filter `envoy.filters.network.dynamic_modules` | `inlet` | `meltemi_engine::inlet` |
+//! | the same | `relay` | `meltemi_engine::relay` |
 //! | listener filter `envoy.filters.listener.dynamic_modules` | `declare` | none: declares the application protocol |
 //! | upstream bridge `envoy.upstreams.http.dynamic_modules` | `outlet` | `meltemi_engine::outlet` |
 //!

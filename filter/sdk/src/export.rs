@@ -1,7 +1,8 @@
 /// Makes a crate of type `cdylib` an Envoy dynamic module with these codecs: `export!(&[ENTRY])`, where the argument is a
 /// `&'static [CodecEntry]`. Needs feature `module`.
 ///
-/// The module has the network filter `inlet`, the listener filter `declare` and the upstream bridge `outlet`.
+/// The module has the network filters `inlet` and `relay`, the listener filter `declare` and the upstream bridge
+/// `outlet`.
 #[cfg(feature = "module")]
 #[macro_export]
 macro_rules! export {
