@@ -32,7 +32,7 @@ unit: ## Tests of the Rust crates
 	$(CARGO) test --locked --workspace
 
 integration: build setup ## Real Envoy, real clients and servers
-	$(VENV) -m pytest integration-tests -q -rs
+	$(VENV) -m pytest integration-tests -q -rs -n 2
 
 lint: ## fmt, clippy, docs, licences
 	$(CARGO) fmt --all --check
@@ -45,6 +45,7 @@ fuzz: ## A short run of every fuzz target (nightly toolchain)
 	@scripts/fuzz.sh
 
 bench: build setup ## Ratios against Envoy's own filters, into bench/
+	$(CARGO) build --locked --release -p meltemi-bench
 	$(VENV) bench/run.py
 
 clean: ## Everything that was built or fetched

@@ -110,10 +110,10 @@ class World:
              f"127.0.0.1:{self.envoy_admin}", *options], check=True, capture_output=True, text=True).stdout
         self.static_envoy(bootstrap, wait_for=wait_for)
 
-    def static_envoy(self, bootstrap: str, wait_for=()):
+    def static_envoy(self, bootstrap: str, wait_for=(), concurrency=2):
         path = self.folder / "bootstrap.yaml"
         path.write_text(bootstrap)
-        self.start("envoy", self.envoy_binary, "-c", path, "--use-dynamic-base-id", "--concurrency", "2", "-l", "warn",
+        self.start("envoy", self.envoy_binary, "-c", path, "--use-dynamic-base-id", "--concurrency", str(concurrency), "-l", "warn",
                    "--drain-time-s", "2", "--drain-strategy", "immediate", "--parent-shutdown-time-s", "3",
                    ENVOY_DYNAMIC_MODULES_SEARCH_PATH=DIST)
         for port in wait_for:

@@ -1,0 +1,102 @@
+"""From rounds to ratios, and to a page for people."""
+
+import statistics
+
+# Path -> what it is compared with, in this order.
+BASES = {
+    "thrift: request mode": ("thrift: thrift_proxy", "HTTP/1.1 HCM", "HTTP/1.1 HCM, lean", "thrift: tcp_proxy"),
+    "thrift: connection mode": ("thrift: tcp_proxy", "thrift: thrift_proxy"),
+    "thrift: thrift_proxy": ("thrift: tcp_proxy",),
+    "dubbo: request mode": ("dubbo: dubbo_proxy", "HTTP/1.1 HCM", "HTTP/1.1 HCM, lean", "dubbo: tcp_proxy"),
+    "dubbo: connection mode": ("dubbo: tcp_proxy", "dubbo: dubbo_proxy"),
+    "dubbo: dubbo_proxy": ("dubbo: tcp_proxy",),
+    "HTTP/1.1 HCM": ("thrift: tcp_proxy",),
+}
+METRICS = {
+    "cpu": lambda cell: cell["cpu_ns"] / cell["calls"],
+    "p50": lambda cell: cell["p50_us"],
+    "p99": lambda cell: cell["p99_us"],
+    "rate": lambda cell: cell["calls"] / cell["seconds"],
+}
+# Path, base, bound on the ratio of processor time.
+TARGETS = [("connection mode", "tcp_proxy", 1.15), ("request mode", "thrift_proxy", 1.9), ("request mode", "HTTP/1.1 HCM", 1.15)]
+IDLE_TARGET = 1.2
+SHARE_TARGET = 5.0
+MODULE = "libmeltemi.so"
+
+
+def ratios(rounds: dict) -> list[dict]:
+    """A row for each workload, path, base and metric: median and quartiles of the ratios within a round."""
+    rows = []
+    for workload, numbers in rounds.items():
+        for path, bases in BASES.items():
+            for base in bases:
+                both = [cells for cells in numbers if path in cells and base in cells]
+                if not both:
+                    continue
+                row = {"workload": workload, "path": path, "base": base, "rounds": len(both)}
+                for metric, of in METRICS.items():
+                    row[metric] = spread([of(cells[path]) / of(cells[base]) for cells in both])
+                rows.append(row)
+    return rows
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    first, middle, third = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return {"median": round(middle, 3), "q1": round(first, 3), "q3": round(third, 3)}
+
+
+def table(results: dict) -> str:
+    """The page."""
+    lines = [
+        "# Meltemi beside Envoy's own filters", "",
+        f"Made by `make bench` on Envoy {results['envoy']}, {results['processors']} processors, one worker thread. Each cell is a "
+        "ratio within a round: median [first quartile-third quartile] over the rounds. `lean` is an HCM with every saving that ours has, "
+        "else it is as Envoy's defaults make it. CPU is the processor time of the Envoy "
+        "process for a request; below 1 is better for CPU, p50 and p99, above 1 for the rate.", "",
+    ]
+    for workload in results["rounds"]:
+        lines += [f"## {workload}", "", "| path | against | CPU | p50 | p99 | requests/s | rounds |", "|---|---|---|---|---|---|---|"]
+        for row in results["ratios"]:
+            if row["workload"] == workload:
+                cells = " | ".join("{median:.2f} [{q1:.2f}-{q3:.2f}]".format(**row[metric]) for metric in METRICS)
+                lines.append(f"| {row['path']} | {row['base']} | {cells} | {row['rounds']} |")
+        lines.append("")
+    errors = sum(cell["errors"] for cells in results["rounds"].values() for one in cells for cell in one.values())
+    lines += [f"Failed calls: {errors}.", "", *targets(results), *idle(results), *shares(results)]
+    return "\n".join(lines) + "\n"
+
+
+def targets(results: dict) -> list[str]:
+    lines = ["## Targets for CPU", "", "| path | against | workload | target | measured | |", "|---|---|---|---|---|---|"]
+    for path, base, bound in TARGETS:
+        for row in results["ratios"]:
+            if row["path"].endswith(path) and row["base"].endswith(base):
+                measured = row["cpu"]["median"]
+                verdict = "met" if measured <= bound else "missed"
+                lines.append(f"| {row['path']} | {row['base']} | {row['workload']} | {bound} | {measured:.2f} | {verdict} |")
+    return [*lines, ""]
+
+
+def idle(results: dict) -> list[str]:
+    base = results["idle_bytes"]["HTTP/2 HCM"]
+    lines = ["## Memory of an idle connection", "",
+             "What Envoy has allocated for a connection that made one call, with its upstream connection where it has one of its own; "
+             f"target of request mode: {IDLE_TARGET} of a plain HTTP/2 HCM.", "",
+             "| path | bytes | of HTTP/2 HCM |", "|---|---|---|"]
+    for path, size in sorted(results["idle_bytes"].items(), key=lambda item: item[1]):
+        lines.append(f"| {path} | {size:,.0f} | {size / base:.2f} |")
+    return [*lines, ""]
+
+
+def shares(results: dict) -> list[str]:
+    if not results["shares"]:
+        return ["## Our own code's share", "", "Not measured: no `perf` here."]
+    lines = ["## Our own code's share", "",
+             f"Percent of Envoy's processor samples that fall into {MODULE}, kernel included; target: below {SHARE_TARGET:.0f}.", "",
+             "| path | ours | Envoy | kernel | other |", "|---|---|---|---|---|"]
+    for path, files in results["shares"].items():
+        ours, envoy, kernel = (files.get(name, 0) for name in (MODULE, "envoy", "[kernel.kallsyms]"))
+        other = sum(files.values()) - ours - envoy - kernel
+        lines.append(f"| {path} | {ours:.1f} | {envoy:.1f} | {kernel:.1f} | {other:.1f} |")
+    return lines
