@@ -20,7 +20,8 @@ const PATIENCE: usize = 50;
 /// Plays all phases.
 pub(super) async fn play(demo: &Demo) -> anyhow::Result<()> {
     println!("meltemi demo: {} calls through a stock Envoy. Starting", demo.protocol.name());
-    let mut stage = Stage { world: World::start(demo, &routes(ALL_TO_V1)).await?, all: Counts::default(), faulty: false };
+    let mut stage =
+        Stage { world: World::start(demo, &routes(ALL_TO_V1)).await?, all: Counts::default(), faulty: false };
     let told = stage.story().await;
     let all = stage.all;
     stage.world.stop().await;
@@ -39,7 +40,8 @@ struct Stage {
 
 impl Stage {
     async fn story(&mut self) -> anyhow::Result<()> {
-        self.phase("all calls to v1", None, |counts| only(counts, &[("hello", "v1"), ("gray", "v1"), ("slow", "v1")])).await?;
+        self.phase("all calls to v1", None, |counts| only(counts, &[("hello", "v1"), ("gray", "v1"), ("slow", "v1")]))
+            .await?;
 
         self.edit("20 % to v1, 80 % to v2", BY_WEIGHT)?;
         self.until(|counts| counts.share("hello", "v2") > 0.0).await?;
@@ -57,9 +59,15 @@ impl Stage {
         .await?;
 
         self.faulty = true;
-        self.phase("a fault injected into `slow`: the client sees its own protocol's error", Some(WITH_FAULT), |counts| {
-            only(counts, &[("hello", "v1"), ("gray", "v1")]) && !counts.errors().is_empty() && counts.share("slow", "v1") == 0.0
-        })
+        self.phase(
+            "a fault injected into `slow`: the client sees its own protocol's error",
+            Some(WITH_FAULT),
+            |counts| {
+                only(counts, &[("hello", "v1"), ("gray", "v1")])
+                    && !counts.errors().is_empty()
+                    && counts.share("slow", "v1") == 0.0
+            },
+        )
         .await?;
 
         self.edit("both versions, and v2 is killed: calls are retried around it", TO_BOTH)?;
@@ -95,12 +103,14 @@ impl Stage {
 
     /// Waits for a window that is as wanted.
     async fn until(&mut self, wanted: impl Fn(&Counts) -> bool) -> anyhow::Result<()> {
+        let mut last = Counts::default();
         for _ in 0..PATIENCE {
-            if wanted(&self.next().await?) {
+            last = self.next().await?;
+            if wanted(&last) {
                 return Ok(());
             }
         }
-        bail!("the routes did not take effect")
+        bail!("the routes did not take effect; the client saw {}", last.show())
     }
 
     async fn windows(&mut self, mut left: usize) -> anyhow::Result<Counts> {

@@ -57,10 +57,12 @@ impl World {
         let serve = starter.spawn("serve", serve)?;
         wait_for(xds, "the control plane", folder.path()).await?;
         println!("  a stock Envoy ...");
-        let bootstrap = Command::new(&meltemi).args(["bootstrap", "--node", "demo", "--xds", &xds_address]).output().await?;
+        let bootstrap =
+            Command::new(&meltemi).args(["bootstrap", "--node", "demo", "--xds", &xds_address]).output().await?;
         let bootstrap_path = folder.path().join("envoy.yaml");
         std::fs::write(&bootstrap_path, bootstrap.stdout)?;
-        let module = demo.module.canonicalize().with_context(|| format!("there is no folder {}", demo.module.display()))?;
+        let module =
+            demo.module.canonicalize().with_context(|| format!("there is no folder {}", demo.module.display()))?;
         let mut envoy = Command::new(&demo.envoy);
         envoy.arg("-c").arg(&bootstrap_path).args(["--use-dynamic-base-id", "--concurrency", "1", "-l", "warn"]);
         envoy.env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", module);
@@ -122,7 +124,7 @@ impl Starter<'_> {
     }
 
     fn load(&self, port: u16) -> anyhow::Result<Child> {
-        let mut command = match self.demo.protocol {
+        let command = match self.demo.protocol {
             Protocol::Thrift => {
                 let mut command = Command::new(&self.demo.python);
                 command.arg(self.demo.peers.join("thrift/load.py")).arg(port.to_string());
@@ -135,8 +137,7 @@ impl Starter<'_> {
                 command
             }
         };
-        command.stdout(Stdio::piped());
-        self.spawn_with_output("load", command)
+        self.spawn_with_output("load", command, Stdio::piped())
     }
 
     fn java(&self, define: &str) -> anyhow::Result<Command> {
@@ -147,14 +148,13 @@ impl Starter<'_> {
         Ok(command)
     }
 
-    fn spawn(&self, name: &str, mut command: Command) -> anyhow::Result<Child> {
-        command.stdout(self.log(name)?);
-        self.spawn_with_output(name, command)
+    fn spawn(&self, name: &str, command: Command) -> anyhow::Result<Child> {
+        self.spawn_with_output(name, command, self.log(name)?.into())
     }
 
-    fn spawn_with_output(&self, name: &str, command: Command) -> anyhow::Result<Child> {
+    fn spawn_with_output(&self, name: &str, command: Command, output: Stdio) -> anyhow::Result<Child> {
         let mut command = with_parent(command);
-        command.stdin(Stdio::null()).stderr(self.log(name)?).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(output).stderr(self.log(name)?).kill_on_drop(true);
         command.spawn().with_context(|| format!("cannot start {name}: {:?}", command.as_std().get_program()))
     }
 
