@@ -212,11 +212,3 @@ def test_listener_drain_under_load(world):
     # A connection that is closed between two calls is no failed call; one that is closed with a call in flight is.
     assert [failure for failure in load.failures if not isinstance(failure, EOFError | OSError)] == []
     assert len(load.failures) <= 4 and load.calls > 100
-
-
-def test_bytes_pass_untouched(world):
-    import pathlib
-    corpus = pathlib.Path(__file__).resolve().parent.parent / "codecs" / "corpus" / "thrift"
-    for transport in ("framed", "header"):
-        for path in sorted(corpus.glob(f"{transport}-*-request-*")):
-            pass

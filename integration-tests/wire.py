@@ -119,6 +119,13 @@ def hessian(value: str) -> bytes:
     return (bytes([len(raw)]) if len(raw) < 32 else bytes([0x30 | len(raw) >> 8, len(raw) & 255])) + raw
 
 
+def hessian_bytes(value: bytes) -> bytes:
+    """Hessian2 binary of any length, in chunks."""
+    chunks = [value[at:at + 0xFFFF] for at in range(0, len(value), 0xFFFF)] or [b""]
+    raw = b"".join(b"A" + struct.pack(">H", len(chunk)) + chunk for chunk in chunks[:-1])
+    return raw + b"B" + struct.pack(">H", len(chunks[-1])) + chunks[-1]
+
+
 class Dubbo:
     """Dubbo2 with hessian2."""
 
@@ -130,11 +137,8 @@ class Dubbo:
 
     @staticmethod
     def call(number: int, method: str, argument=b"x", two_way=True) -> bytes:
-        chunks = [argument[at:at + 0xFFFF] for at in range(0, len(argument), 0xFFFF)] or [b""]
-        raw = b"".join(b"A" + struct.pack(">H", len(chunk)) + chunk for chunk in chunks[:-1])
-        raw += b"B" + struct.pack(">H", len(chunks[-1])) + chunks[-1]
         parts = [hessian(part) for part in ("2.0.2", "peer.Demo", "0.0.0", method, "[B")]
-        body = b"".join(parts) + raw + b"H" + hessian("path") + hessian("peer.Demo") + b"Z"
+        body = b"".join(parts) + hessian_bytes(argument) + b"H" + hessian("path") + hessian("peer.Demo") + b"Z"
         return struct.pack(">HBBQI", 0xDABB, 0xC2 if two_way else 0x82, 0, number, len(body)) + body
 
     @staticmethod
