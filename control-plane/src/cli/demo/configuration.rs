@@ -49,35 +49,48 @@ spec:
     )
 }
 
-pub(super) const ALL_TO_V1: &str = "\
-  - {name: all, route: [{destination: {host: demo.test, subset: v1}}]}
+pub(super) const ALL_TO_V1: &str = "  - {name: all, route: [{destination: {host: demo.test, subset: v1}}]}
 ";
 
-pub(super) const BY_WEIGHT: &str = "\
-  - name: weighted
+pub(super) const BY_WEIGHT: &str = "  - name: weighted
     route:
     - {destination: {host: demo.test, subset: v1}, weight: 20}
     - {destination: {host: demo.test, subset: v2}, weight: 80}
 ";
 
-pub(super) const BY_METHOD: &str = "\
-  - {name: pinned, match: {attributes: {method: {exact: slow}}}, route: [{destination: {host: demo.test, subset: v2}}]}
+pub(super) const BY_METHOD: &str = "  - {name: pinned, match: {attributes: {method: {exact: slow}}}, route: [{destination: {host: demo.test, subset: v2}}]}
   - {name: rest, route: [{destination: {host: demo.test, subset: v1}}]}
 ";
 
-pub(super) const BY_HEADER: &str = "\
-  - {name: gray, match: {attributes: {env: {exact: gray}}}, route: [{destination: {host: demo.test, subset: v2}}]}
+pub(super) const BY_HEADER: &str = "  - {name: gray, match: {attributes: {env: {exact: gray}}}, route: [{destination: {host: demo.test, subset: v2}}]}
   - {name: rest, route: [{destination: {host: demo.test, subset: v1}}]}
 ";
 
-pub(super) const WITH_FAULT: &str = "\
-  - name: broken
+pub(super) const WITH_FAULT: &str = "  - name: broken
     match: {attributes: {method: {exact: slow}}}
     fault: {abort: {percentage: {value: 100}}}
     route: [{destination: {host: demo.test, subset: v1}}]
   - {name: rest, route: [{destination: {host: demo.test, subset: v1}}]}
 ";
 
-pub(super) const TO_BOTH: &str = "\
-  - {name: both, route: [{destination: {host: demo.test}}]}
+pub(super) const TO_BOTH: &str = "  - {name: both, route: [{destination: {host: demo.test}}]}
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{compile::compile, source::Folder};
+
+    #[test]
+    fn every_phase_is_taken_without_a_word() {
+        let places = Places { protocol: "thrift", service: 9090, v1: 9091, v2: 9092 };
+        for lines in [ALL_TO_V1, BY_WEIGHT, BY_METHOD, BY_HEADER, WITH_FAULT, TO_BOTH] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("service.yaml"), service(&places)).unwrap();
+            std::fs::write(dir.path().join("routes.yaml"), routes(lines)).unwrap();
+            let loaded = Folder::new(dir.path()).load();
+            assert_eq!(loaded.problems, [], "{lines}");
+            assert_eq!(compile(&loaded.model).problems, [], "{lines}");
+        }
+    }
+}
