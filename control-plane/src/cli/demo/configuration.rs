@@ -73,7 +73,9 @@ pub(super) const WITH_FAULT: &str = "  - name: broken
   - {name: rest, route: [{destination: {host: demo.test, subset: v1}}]}
 ";
 
-pub(super) const TO_BOTH: &str = "  - {name: both, route: [{destination: {host: demo.test}}]}
+pub(super) const TO_BOTH: &str = "  - name: both
+    retries: {attempts: 3, idempotent: true}
+    route: [{destination: {host: demo.test}}]
 ";
 
 #[cfg(test)]
