@@ -11,10 +11,10 @@ mod http;
 pub mod inlet;
 pub mod names;
 pub mod outlet;
-pub mod relay;
-pub mod route;
 #[cfg(test)]
 mod pair;
+pub mod relay;
+pub mod route;
 #[cfg(test)]
 mod test_codec;
 

@@ -5,7 +5,8 @@
 
 use meltemi_core::{
     Capabilities, Change, Codec, Connection, DecodeError, Decoded, EncodeError, Failure, FailureKind, Frame, FrameKind,
-    InFlight, Limits, Marks, Metadata, Mutation, MutationSupport, Ordering, Outcome, Peer, Rejected, Ticket, wire::Reader,
+    InFlight, Limits, Marks, Metadata, Mutation, MutationSupport, Ordering, Outcome, Peer, Rejected, Ticket,
+    wire::Reader,
 };
 
 pub(crate) struct TestCodec(pub(crate) Ordering);
@@ -63,9 +64,7 @@ impl Connection for TestConnection {
             DRAIN => FrameKind::Drain,
             _ => return Err(DecodeError::malformed("kind", 4)),
         };
-        let rejected = |error| {
-            Ok(Decoded::Rejected(Rejected { kind, id, context: b"", length: length as u64, error }))
-        };
+        let rejected = |error| Ok(Decoded::Rejected(Rejected { kind, id, context: b"", length: length as u64, error }));
         if length > self.max_frame {
             return rejected(DecodeError::too_large("frame", 0));
         }

@@ -21,7 +21,10 @@ impl PassHeaders {
 pub(crate) fn represent(metadata: &Metadata<'_>, pass: &PassHeaders, store: &mut HeaderStore) {
     metadata.for_each_header(|name, value| {
         if is_plain(name, value, pass) {
-            store.push_with(|text| text.extend(name.iter().map(u8::to_ascii_lowercase)), |text| text.extend_from_slice(value));
+            store.push_with(
+                |text| text.extend(name.iter().map(u8::to_ascii_lowercase)),
+                |text| text.extend_from_slice(value),
+            );
         } else {
             store.push_with(
                 |text| {
@@ -131,7 +134,8 @@ mod tests {
             let passed = PassHeaders::new(&pass.iter().map(|name: &&str| (*name).to_owned()).collect::<Vec<_>>());
             let mut http = HeaderStore::new();
             represent(&metadata(frame.as_bytes()), &passed, &mut http);
-            let text: Vec<_> = http.iter().map(|(n, v)| (String::from_utf8_lossy(n), String::from_utf8_lossy(v))).collect();
+            let text: Vec<_> =
+                http.iter().map(|(n, v)| (String::from_utf8_lossy(n), String::from_utf8_lossy(v))).collect();
             let headers: Vec<(&str, &str)> = text.iter().map(|(n, v)| (n.as_ref(), v.as_ref())).collect();
             assert!(headers.iter().all(|(name, value)| *name == name.to_ascii_lowercase() && value.is_ascii()));
             assert_eq!(changes(frame, &headers, pass), Vec::<String>::new());
@@ -146,7 +150,13 @@ mod tests {
 
     #[test]
     fn what_envoy_adds_stays_out() {
-        let envoy = [(":path", "/"), ("x-request-id", "1"), ("x-envoy-attempt-count", "1"), ("content-length", "3"), ("x-meltemi-service", "s")];
+        let envoy = [
+            (":path", "/"),
+            ("x-request-id", "1"),
+            ("x-envoy-attempt-count", "1"),
+            ("content-length", "3"),
+            ("x-meltemi-service", "s"),
+        ];
         assert_eq!(changes("", &envoy, &[]), Vec::<String>::new());
         assert_eq!(changes("", &envoy, &["x-request-id"]), ["x-request-id=1"]);
     }

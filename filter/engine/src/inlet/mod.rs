@@ -16,13 +16,13 @@ use meltemi_core::{
     Codec, Connection, Decoded, FailureKind, Frame, FrameKind, Limits, NothingInFlight, Ordering, Peer, Ticket,
 };
 
+pub(crate) use self::reply::describe;
+pub use self::stats::InletStats;
 use self::{
     calls::{Calls, Done},
     reply::Replies,
     request::RequestHead,
 };
-pub(crate) use self::reply::describe;
-pub use self::stats::InletStats;
 use crate::{
     buffer::{Pending, Progress},
     close::Close,
@@ -356,7 +356,8 @@ impl Flow {
             return Err(if self.draining { FailureKind::Draining } else { FailureKind::Overflow });
         }
         let (head, authority, protocol) = (&self.head, &self.authority, self.shared.codec.name());
-        let stream = h2.open(&mut |to| head.write(frame, protocol, authority, to), false).ok_or(FailureKind::Overflow)?;
+        let stream =
+            h2.open(&mut |to| head.write(frame, protocol, authority, to), false).ok_or(FailureKind::Overflow)?;
         h2.send_data(stream, frame.bytes, true);
         self.calls.push(stream, frame.ticket(), now);
         self.stats.in_flight = self.stats.in_flight.saturating_add(1);

@@ -45,7 +45,8 @@ fn a_call_passes_through_untouched() {
 
 #[test]
 fn every_cut_of_two_calls_is_the_same() {
-    let bytes = [request(1, "a.b", &[("k", "v")], b"1"), one_way(2, "a.c", b"2"), request(3, "a.d", &[], b"3")].concat();
+    let bytes =
+        [request(1, "a.b", &[("k", "v")], b"1"), one_way(2, "a.c", b"2"), request(3, "a.d", &[], b"3")].concat();
     for ordering in ORDERS {
         let mut whole = Pair::new(ordering, usize::MAX);
         whole.send(&bytes);
@@ -332,10 +333,17 @@ fn a_client_that_does_not_read_is_not_read() {
 /// What a script does next.
 #[derive(Debug, Clone)]
 enum Step {
-    Call { id: u8, one_way: bool, size: usize },
+    Call {
+        id: u8,
+        one_way: bool,
+        size: usize,
+    },
     Heartbeat(u8),
     /// The n-th oldest open request is answered: by the server, or in Envoy.
-    Answer { which: usize, how: u8 },
+    Answer {
+        which: usize,
+        how: u8,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

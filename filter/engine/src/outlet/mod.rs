@@ -8,12 +8,12 @@ mod response;
 use std::sync::Arc;
 
 use meltemi_core::{
-    Codec, Connection, DecodeErrorKind, Decoded, EncodeError, FailureKind, FrameKind, Limits, Mutation, MutationSupport,
-    NothingInFlight, Outcome, Peer, Ticket,
+    Codec, Connection, DecodeErrorKind, Decoded, EncodeError, FailureKind, FrameKind, Limits, Mutation,
+    MutationSupport, NothingInFlight, Outcome, Peer, Ticket,
 };
 
-pub use self::response::Response;
 use self::response::Built;
+pub use self::response::Response;
 pub(crate) use self::response::decimal;
 use crate::{
     buffer,

@@ -35,9 +35,10 @@ impl Calls {
 
     /// Takes the call that a reply of the server belongs to.
     pub(super) fn take_sent(&mut self, ordering: Ordering, id: u64) -> Option<Call> {
-        let index = self.queue.iter().position(|call| {
-            call.reply.is_none() && (ordering == Ordering::Ordered || call.ticket.id == id)
-        })?;
+        let index = self
+            .queue
+            .iter()
+            .position(|call| call.reply.is_none() && (ordering == Ordering::Ordered || call.ticket.id == id))?;
         self.queue.remove(index)
     }
 

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use core::time::Duration;
 
 use meltemi_core::{
-    Codec, Connection, Decoded, Failure, FailureKind, Frame, FrameKind, Limits, NothingInFlight, Ordering, Outcome, Peer,
-    Ticket,
+    Codec, Connection, Decoded, Failure, FailureKind, Frame, FrameKind, Limits, NothingInFlight, Ordering, Outcome,
+    Peer, Ticket,
 };
 
-pub use self::config::RelayConfig;
 use self::calls::{Call, Calls};
+pub use self::config::RelayConfig;
 use crate::{
     buffer::{Pending, Progress},
     close::Close,
@@ -44,7 +44,9 @@ impl RelayShared {
         let capabilities = codec.capabilities();
         if capabilities.server_first {
             let name = codec.name();
-            return Err(ConfigError(format!("field `codec.name`: servers of `{name}` speak first: nothing can be routed")));
+            return Err(ConfigError(format!(
+                "field `codec.name`: servers of `{name}` speak first: nothing can be routed"
+            )));
         }
         Ok(Self {
             ordering: capabilities.ordering,
@@ -390,7 +392,8 @@ impl Flow {
             _ => None,
         };
         let shared = self.shared.clone();
-        let mutation = call.as_ref().and_then(|call| shared.routes.get(call.route?)).map(|route| &route.response_mutation);
+        let mutation =
+            call.as_ref().and_then(|call| shared.routes.get(call.route?)).map(|route| &route.response_mutation);
         let changed = mutation.is_some_and(|mutation| {
             !mutation.is_empty() && server.rewrite(bytes, mutation, None, &mut self.to_client).is_ok()
         });

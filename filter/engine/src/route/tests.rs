@@ -15,8 +15,7 @@ fn holds(condition: MatchConfig, headers: &[(&str, &str)]) -> bool {
 }
 
 fn with_metadata<T>(frame: &[u8], work: impl FnOnce(&meltemi_core::Metadata<'_>) -> T) -> T {
-    let mut connection: Box<dyn Connection> =
-        TestCodec(Ordering::Ordered).connect(Peer::Client, &Limits::default());
+    let mut connection: Box<dyn Connection> = TestCodec(Ordering::Ordered).connect(Peer::Client, &Limits::default());
     match connection.decode(frame, &NothingInFlight).unwrap() {
         Decoded::Frame(frame) => work(&frame.metadata),
         other => panic!("{other:?}"),
@@ -60,7 +59,8 @@ fn every_test_and_its_negation() {
 
 #[test]
 fn weights_and_hashes() {
-    let clusters = [("a", 20), ("b", 0), ("c", 80)].map(|(name, weight)| ClusterConfig { name: name.to_owned(), weight });
+    let clusters =
+        [("a", 20), ("b", 0), ("c", 80)].map(|(name, weight)| ClusterConfig { name: name.to_owned(), weight });
     let route = |hash: &[&str]| RouteConfig {
         clusters: clusters.to_vec(),
         hash: hash.iter().map(|key| (*key).to_owned()).collect(),
