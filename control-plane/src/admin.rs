@@ -69,7 +69,14 @@ async fn resources(State(store): State<Arc<Store>>) -> Json<Value> {
         let resources = snapshot.of(kind);
         resources.map(|r| json!({"name": r.name, "version": r.version, "content": show(kind, &r.any.value)})).collect()
     };
-    Json(TypeUrl::ALL.into_iter().map(|kind| (format!("{kind:?}"), of(kind))).collect::<BTreeMap<_, _>>().into_iter().collect())
+    Json(
+        TypeUrl::ALL
+            .into_iter()
+            .map(|kind| (format!("{kind:?}"), of(kind)))
+            .collect::<BTreeMap<_, _>>()
+            .into_iter()
+            .collect(),
+    )
 }
 
 /// The message as Rust shows it: protobuf's own JSON needs descriptors that we do not carry.
@@ -112,7 +119,12 @@ async fn metrics(State(store): State<Arc<Store>>) -> impl IntoResponse {
     gauge(&mut registry, "warnings", "Warnings about the sources", world.problems.len().saturating_sub(errors));
     let proxies = store.proxies();
     gauge(&mut registry, "proxies", "Proxies connected", proxies.len());
-    gauge(&mut registry, "proxies_refusing", "Proxies that refuse something", proxies.iter().filter(|p| refuses(p)).count());
+    gauge(
+        &mut registry,
+        "proxies_refusing",
+        "Proxies that refuse something",
+        proxies.iter().filter(|p| refuses(p)).count(),
+    );
     let family = Family::<Label, Gauge>::default();
     for kind in TypeUrl::ALL {
         let label = Label { kind: format!("{kind:?}") };
@@ -158,10 +170,8 @@ async fn index(State(store): State<Arc<Store>>) -> Html<String> {
             format!("<tr><td>{}<td>{}<td>{}<td>{types}\n", escape(&proxy.node), escape(&proxy.version), proxy.protocol)
         })
         .collect();
-    let resources: String = TypeUrl::ALL
-        .into_iter()
-        .map(|kind| format!("<tr><td>{kind:?}<td>{}\n", world.snapshot.count(kind)))
-        .collect();
+    let resources: String =
+        TypeUrl::ALL.into_iter().map(|kind| format!("<tr><td>{kind:?}<td>{}\n", world.snapshot.count(kind))).collect();
     let none = |text: String| if text.is_empty() { "<p>none".to_owned() } else { text };
     Html(format!(
         "<!doctype html><meta charset=utf-8><title>Meltemi</title>\

@@ -108,7 +108,13 @@ impl Store {
     }
 
     /// Adds a proxy for as long as the result lives.
-    pub fn connect(self: &Arc<Self>, node: String, cluster: String, version: String, protocol: &'static str) -> Connected {
+    pub fn connect(
+        self: &Arc<Self>,
+        node: String,
+        cluster: String,
+        version: String,
+        protocol: &'static str,
+    ) -> Connected {
         let id = self.next_proxy.fetch_add(1, Ordering::Relaxed);
         let connected_since =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |duration| duration.as_secs());
@@ -149,6 +155,13 @@ impl Connected {
     pub fn refused(&self, kind: TypeUrl, reason: &str) {
         self.store.nacks.fetch_add(1, Ordering::Relaxed);
         self.update(kind, |state| state.error = Some(reason.to_owned()));
+    }
+
+    /// The proxy wants no more of it.
+    pub fn left(&self, kind: TypeUrl) {
+        if let Some(proxy) = self.store.lock().get_mut(&self.id) {
+            proxy.types.remove(&kind);
+        }
     }
 
     fn update(&self, kind: TypeUrl, change: impl FnOnce(&mut TypeState)) {

@@ -18,9 +18,10 @@ impl Codecs {
             for option in entry.options {
                 let values = match option.values {
                     [] => "any text".to_owned(),
-                    [default, rest @ ..] => {
-                        std::iter::once(format!("{default} (default)")).chain(rest.iter().map(|v| (*v).to_owned())).collect::<Vec<_>>().join(", ")
-                    }
+                    [default, rest @ ..] => std::iter::once(format!("{default} (default)"))
+                        .chain(rest.iter().map(|v| (*v).to_owned()))
+                        .collect::<Vec<_>>()
+                        .join(", "),
                 };
                 println!("  {}: {values}\n      {}", option.name, option.help);
             }

@@ -2,45 +2,40 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use envoy_types::pb::{
-    envoy::{
-        config::{
-            cluster::v3::{
-                CircuitBreakers, Cluster, OutlierDetection as EnvoyOutlier, circuit_breakers::Thresholds,
-                cluster::{
-                    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
-                    RingHashLbConfig,
-                },
-            },
-            core::v3::{Address, Http2ProtocolOptions, SocketAddress, address, socket_address::PortSpecifier},
-            endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
+use envoy_types::pb::envoy::{
+    config::{
+        cluster::v3::{
+            Cluster,
+            cluster::{ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig},
         },
-        extensions::upstreams::{
-            http::{
-                dynamic_modules::v3::Config as BridgeConfig,
-                v3::{
-                    HttpProtocolOptions,
-                    http_protocol_options::{
-                        ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
-                    },
-                },
-            },
-            tcp::v3::TcpProtocolOptions,
-        },
-        r#type::v3::Percent,
+        core::v3::{Address, Http2ProtocolOptions, SocketAddress, address, socket_address::PortSpecifier},
+        endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
     },
-    google::protobuf::UInt64Value,
+    extensions::upstreams::{
+        http::{
+            dynamic_modules::v3::Config as BridgeConfig,
+            v3::{
+                HttpProtocolOptions,
+                http_protocol_options::{
+                    ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+                },
+            },
+        },
+        tcp::v3::TcpProtocolOptions,
+    },
+    r#type::v3::Percent,
 };
 use meltemi_engine::config::OutletConfig;
 
 use super::{
     Output,
     packing::{ads, any, extension, filter_config, module, number, span},
+    policy,
     services::{Port, PortEndpoint, Protocol, Services},
     tls,
 };
 use crate::{
-    model::{DestinationRule, Mode, Object, OutlierDetection, SimpleLb, Subset, TrafficPolicy},
+    model::{DestinationRule, Mode, Object, Subset, TrafficPolicy},
     problem::Problem,
     snapshot::TypeUrl,
 };
@@ -63,8 +58,13 @@ pub(super) fn add(port: &Port, services: &Services<'_>, output: &mut Output, pro
     let rule = services.rule_of(&port.host);
     let parts = std::iter::once(None).chain(rule.iter().flat_map(|rule| rule.spec.subsets.iter().map(Some)));
     for subset in parts {
+        let policy = services.policy(&port.host, port.number, subset.map(|subset| subset.name.as_str()));
         let cluster = Building { port, protocol, rule, subset };
-        cluster.add(output, problems);
+        if let Err((field, reason)) = cluster.add(&policy, output, problems)
+            && let Some(rule) = rule
+        {
+            problems.push(rule.origin.error(field, reason));
+        }
     }
 }
 
@@ -95,7 +95,13 @@ struct Building<'a> {
 }
 
 impl Building<'_> {
-    fn add(&self, output: &mut Output, problems: &mut Vec<Problem>) {
+    /// A cluster whose policy is wrong is left out: without its TLS, say, it would do harm.
+    fn add(
+        &self,
+        policy: &TrafficPolicy,
+        output: &mut Output,
+        problems: &mut Vec<Problem>,
+    ) -> Result<(), policy::Wrong> {
         let port = self.port;
         let name = name(&port.host, port.number, self.subset.map(|subset| subset.name.as_str()));
         let chosen: Vec<&PortEndpoint> = port
@@ -112,16 +118,16 @@ impl Building<'_> {
             let index = rule.spec.subsets.iter().position(|other| other.name == subset.name).unwrap_or(0);
             problems.push(rule.origin.warning(format!("spec.subsets[{index}].labels"), reason));
         }
-        let policy = self.policy();
+        policy::check(policy)?;
         let mut cluster = Cluster {
             connect_timeout: span(CONNECT_TIMEOUT),
-            circuit_breakers: Some(breakers(&policy)),
-            outlier_detection: policy.outlier_detection.as_ref().map(outliers),
+            circuit_breakers: Some(policy::breakers(policy)),
+            outlier_detection: policy.outlier_detection.as_ref().map(policy::outliers),
             common_lb_config: policy.outlier_detection.as_ref().map(|outliers| CommonLbConfig {
                 healthy_panic_threshold: Some(Percent { value: f64::from(outliers.min_health_percent.unwrap_or(0)) }),
                 ..CommonLbConfig::default()
             }),
-            typed_extension_protocol_options: self.idle_timeout(&policy),
+            typed_extension_protocol_options: self.idle_timeout(policy),
             ..cluster_of(port, &name, &chosen, output)
         };
         if let Some(pool) = &policy.connection_pool
@@ -129,9 +135,9 @@ impl Building<'_> {
         {
             cluster.connect_timeout = span(timeout.0);
         }
-        load_balancing(&policy, &mut cluster);
+        policy::load_balancing(policy, &mut cluster);
         if let (Some(tls), Some(rule)) = (&policy.tls, self.rule) {
-            cluster.transport_socket = tls::upstream(tls, &rule.origin, output, problems);
+            cluster.transport_socket = tls::upstream(tls, &rule.origin, output, problems)?;
         }
         if self.protocol.mode == Mode::Request {
             let mut config = OutletConfig::new(self.protocol.codec.clone());
@@ -146,24 +152,14 @@ impl Building<'_> {
             ));
         }
         output.add(TypeUrl::Cluster, &name, &cluster);
-    }
-
-    /// The rule's policy, with the subset's over it.
-    fn policy(&self) -> TrafficPolicy {
-        let mut policy = self.rule.and_then(|rule| rule.spec.traffic_policy.clone()).unwrap_or_default();
-        if let Some(over) = self.subset.and_then(|subset| subset.traffic_policy.clone()) {
-            policy.load_balancer = over.load_balancer.or(policy.load_balancer);
-            policy.connection_pool = over.connection_pool.or(policy.connection_pool);
-            policy.outlier_detection = over.outlier_detection.or(policy.outlier_detection);
-            policy.tls = over.tls.or(policy.tls);
-        }
-        policy
+        Ok(())
     }
 
     /// Until an idle connection is given up: before its server does, where servers of the protocol do that.
     fn idle_timeout(&self, policy: &TrafficPolicy) -> HashMap<String, envoy_types::pb::google::protobuf::Any> {
         let pool = policy.connection_pool.as_ref();
-        let configured = pool.and_then(|pool| pool.tcp.idle_timeout.or(pool.http.idle_timeout)).map(|timeout| timeout.0);
+        let configured =
+            pool.and_then(|pool| pool.tcp.idle_timeout.or(pool.http.idle_timeout)).map(|timeout| timeout.0);
         let demanded = self.protocol.capabilities.upstream_heartbeat.map(|heartbeat| heartbeat.saturating_mul(2));
         let shorter = match (configured, demanded) {
             (Some(configured), Some(demanded)) => Some(configured.min(demanded)),
@@ -188,7 +184,8 @@ fn cluster_of(port: &Port, name: &str, endpoints: &[&PortEndpoint], output: &mut
         ..LbEndpoint::default()
     });
     let lb_endpoints: Vec<LbEndpoint> = lb_endpoints.collect();
-    let locality = LocalityLbEndpoints { lb_endpoints, load_balancing_weight: number(1), ..LocalityLbEndpoints::default() };
+    let locality =
+        LocalityLbEndpoints { lb_endpoints, load_balancing_weight: number(1), ..LocalityLbEndpoints::default() };
     let assignment = ClusterLoadAssignment {
         cluster_name: name.to_owned(),
         endpoints: if endpoints.is_empty() { Vec::new() } else { vec![locality] },
@@ -213,51 +210,4 @@ pub(super) fn socket_address(address: &str, port: u16) -> Option<Address> {
         ..SocketAddress::default()
     };
     Some(Address { address: Some(address::Address::SocketAddress(socket)) })
-}
-
-/// Limits; without a word from the user there are none, as in Istio.
-fn breakers(policy: &TrafficPolicy) -> CircuitBreakers {
-    let pool = policy.connection_pool.clone().unwrap_or_default();
-    let or_none = |limit: Option<u32>| number(limit.unwrap_or(u32::MAX));
-    let thresholds = Thresholds {
-        max_connections: or_none(pool.tcp.max_connections),
-        max_pending_requests: or_none(pool.http.max_pending_requests),
-        max_requests: or_none(pool.http.max_requests),
-        max_retries: or_none(pool.http.max_retries),
-        track_remaining: true,
-        ..Thresholds::default()
-    };
-    CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() }
-}
-
-fn outliers(spec: &OutlierDetection) -> EnvoyOutlier {
-    let on = |given: bool| number(if given { 100 } else { 0 });
-    EnvoyOutlier {
-        consecutive_5xx: spec.consecutive_5xx_errors.and_then(number),
-        enforcing_consecutive_5xx: on(spec.consecutive_5xx_errors != Some(0)),
-        consecutive_gateway_failure: spec.consecutive_gateway_errors.and_then(number),
-        enforcing_consecutive_gateway_failure: on(spec.consecutive_gateway_errors.is_some_and(|n| n > 0)),
-        interval: spec.interval.and_then(|interval| span(interval.0)),
-        base_ejection_time: spec.base_ejection_time.and_then(|time| span(time.0)),
-        max_ejection_percent: spec.max_ejection_percent.and_then(number),
-        enforcing_success_rate: number(0),
-        ..EnvoyOutlier::default()
-    }
-}
-
-fn load_balancing(policy: &TrafficPolicy, cluster: &mut Cluster) {
-    let balancer = policy.load_balancer.clone().unwrap_or_default();
-    let lb_policy = match (&balancer.consistent_hash, balancer.simple) {
-        (Some(_), _) => LbPolicy::RingHash,
-        (None, Some(SimpleLb::RoundRobin)) => LbPolicy::RoundRobin,
-        (None, Some(SimpleLb::Random)) => LbPolicy::Random,
-        (None, _) => LbPolicy::LeastRequest,
-    };
-    cluster.lb_policy = lb_policy.into();
-    if let Some(size) = balancer.consistent_hash.and_then(|hash| hash.minimum_ring_size) {
-        cluster.lb_config = Some(LbConfig::RingHashLbConfig(RingHashLbConfig {
-            minimum_ring_size: Some(UInt64Value { value: size }),
-            ..RingHashLbConfig::default()
-        }));
-    }
 }

@@ -92,6 +92,10 @@ impl Limits {
                 let spec = &condition.token_bucket;
                 let Some(bucket) = bucket(spec, &format!("{field}.tokenBucket"), &mut wrong) else { continue };
                 match matcher::headers(&condition.r#match, protocol.service_aliases) {
+                    Ok(headers) if headers.is_empty() => {
+                        let reason = "missing; the limit for all requests is spec.localRateLimit.tokenBucket";
+                        wrong(&format!("{field}.match"), ("attributes".to_owned(), reason.to_owned()));
+                    }
                     Ok(headers) => limits.conditions.push((headers, bucket)),
                     Err(error) => wrong(&format!("{field}.match"), error),
                 }
@@ -109,16 +113,17 @@ impl Limits {
         self.routes.contains_key(&index).then_some(index)
     }
 
-    /// Descriptors that every request of the service may get.
+    /// Descriptors that every route of the service gets. Those of a virtual host are not for routes with their own.
     pub(super) fn for_all(&self) -> Vec<Descriptors> {
         let conditions = self.conditions.iter().enumerate().map(|(index, (headers, _))| {
-            let action = ActionSpecifier::HeaderValueMatch(HeaderValueMatch {
-                descriptor_value: condition_name(index),
-                headers: headers.clone(),
-                expect_match: boolean(true),
-                ..HeaderValueMatch::default()
-            });
-            descriptors(LOCAL_STAGE, vec![Action { action_specifier: Some(action) }])
+            // The first condition that holds is the one that counts.
+            let earlier = self
+                .conditions
+                .iter()
+                .take(index)
+                .enumerate()
+                .map(|(index, (headers, _))| header_action(index, headers, false));
+            descriptors(LOCAL_STAGE, earlier.chain([header_action(index, headers, true)]).collect())
         });
         let counted = self.global.as_ref().filter(|global| global.only.is_empty());
         conditions.chain(counted.map(|global| descriptors(0, global.actions.clone()))).collect()
@@ -143,16 +148,17 @@ impl Limits {
         }
         let mut routes: Vec<(&usize, &EnvoyBucket)> = self.routes.iter().collect();
         routes.sort_by_key(|(index, _)| **index);
-        let of_routes = routes.into_iter().map(|(index, bucket)| descriptor("generic_key", route_name(*index), bucket));
-        let of_conditions = self
-            .conditions
-            .iter()
-            .enumerate()
-            .map(|(index, (_, bucket))| descriptor("header_match", condition_name(index), bucket));
+        let of_routes = routes
+            .into_iter()
+            .map(|(index, bucket)| descriptor(vec![entry("generic_key", route_name(*index))], bucket));
+        let of_conditions = self.conditions.iter().enumerate().map(|(index, (_, bucket))| {
+            let entries = (0..index).map(|earlier| condition_name(earlier, false)).chain([condition_name(index, true)]);
+            descriptor(entries.map(|name| entry("header_match", name)).collect(), bucket)
+        });
         Some(LocalFilter {
             stat_prefix: "meltemi".to_owned(),
             // Without a bucket for the rest, the rest is not limited; the filter demands one all the same.
-            token_bucket: Some(self.default.clone().unwrap_or(EnvoyBucket {
+            token_bucket: Some(self.default.unwrap_or(EnvoyBucket {
                 max_tokens: u32::MAX,
                 tokens_per_fill: number(u32::MAX),
                 fill_interval: span(Duration::from_secs(1)),
@@ -187,25 +193,39 @@ fn route_name(index: usize) -> String {
     format!("route-{index}")
 }
 
-fn condition_name(index: usize) -> String {
-    format!("condition-{index}")
+fn condition_name(index: usize, holds: bool) -> String {
+    if holds { format!("condition-{index}") } else { format!("not-condition-{index}") }
+}
+
+/// Adds an entry to a descriptor if the condition holds, or does not; without the entry there is no descriptor.
+fn header_action(index: usize, headers: &[HeaderMatcher], holds: bool) -> Action {
+    let action = HeaderValueMatch {
+        descriptor_value: condition_name(index, holds),
+        headers: headers.to_vec(),
+        expect_match: boolean(holds),
+        ..HeaderValueMatch::default()
+    };
+    Action { action_specifier: Some(ActionSpecifier::HeaderValueMatch(action)) }
 }
 
 fn descriptors(stage: u32, actions: Vec<Action>) -> Descriptors {
     Descriptors { stage: number(stage), actions, ..Descriptors::default() }
 }
 
-fn descriptor(key: &str, value: String, bucket: &EnvoyBucket) -> LocalRateLimitDescriptor {
-    LocalRateLimitDescriptor {
-        entries: vec![Entry { key: key.to_owned(), value }],
-        token_bucket: Some(bucket.clone()),
-        ..LocalRateLimitDescriptor::default()
-    }
+fn entry(key: &str, value: String) -> Entry {
+    Entry { key: key.to_owned(), value }
+}
+
+fn descriptor(entries: Vec<Entry>, bucket: &EnvoyBucket) -> LocalRateLimitDescriptor {
+    LocalRateLimitDescriptor { entries, token_bucket: Some(*bucket), ..LocalRateLimitDescriptor::default() }
 }
 
 fn envoy_bucket(spec: &TokenBucket) -> Result<EnvoyBucket, matcher::Wrong> {
     if spec.max_tokens == 0 {
-        return Err(("maxTokens".to_owned(), "must be more than 0; to refuse all requests write `deny: true`".to_owned()));
+        return Err((
+            "maxTokens".to_owned(),
+            "must be more than 0; to refuse all requests write `deny: true`".to_owned(),
+        ));
     }
     let interval = spec.fill_interval.map_or(Duration::from_secs(1), |interval| interval.0);
     if interval < Duration::from_millis(50) {
@@ -231,10 +251,14 @@ fn global(
     if spec.descriptors.is_empty() {
         return Err(wrong("descriptors", "nothing to count by".to_owned()));
     }
+    if let Some(index) = spec.descriptors.iter().position(|descriptor| descriptor.property.is_empty()) {
+        return Err(wrong(&format!("descriptors[{index}].property"), "missing".to_owned()));
+    }
     let cluster = service_name(&spec.rate_limit_service)
         .filter(|(host, port)| services.port(host, *port).is_some())
         .ok_or_else(|| {
-            let reason = format!("there is no Service or ServiceEntry for `{}`; write `host:port`", spec.rate_limit_service);
+            let reason =
+                format!("there is no Service or ServiceEntry for `{}`; write `host:port`", spec.rate_limit_service);
             wrong("rateLimitService", reason)
         })?;
     let only = match &spec.r#match {
@@ -246,7 +270,11 @@ fn global(
         let key = matcher::metadata_key(&descriptor.property, protocol.service_aliases);
         let headers = RequestHeaders {
             header_name: names::match_header(key, None).0,
-            descriptor_key: if descriptor.descriptor_key.is_empty() { key.to_owned() } else { descriptor.descriptor_key.clone() },
+            descriptor_key: if descriptor.descriptor_key.is_empty() {
+                key.to_owned()
+            } else {
+                descriptor.descriptor_key.clone()
+            },
             ..RequestHeaders::default()
         };
         Action { action_specifier: Some(ActionSpecifier::RequestHeaders(headers)) }

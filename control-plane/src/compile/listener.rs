@@ -5,8 +5,8 @@ use std::time::Duration;
 use envoy_types::pb::envoy::{
     config::{
         accesslog::v3::{
-            AccessLog, AccessLogFilter, ComparisonFilter, StatusCodeFilter, access_log, access_log_filter::FilterSpecifier,
-            comparison_filter::Op,
+            AccessLog, AccessLogFilter, ComparisonFilter, StatusCodeFilter, access_log,
+            access_log_filter::FilterSpecifier, comparison_filter::Op,
         },
         core::v3::{
             DataSource, ExtensionConfigSource, HeaderValue, HeaderValueOption, Http2ProtocolOptions,
@@ -66,6 +66,14 @@ pub(super) fn add(
     problems: &mut Vec<Problem>,
 ) {
     let Some(protocol) = &port.protocol else { return };
+    let transport_socket = match tls::downstream(port, output) {
+        Ok(socket) => socket,
+        Err((field, reason)) => {
+            // Not without TLS: no listener.
+            problems.push(port.origin.error(field, reason));
+            return;
+        }
+    };
     let name = format!("{}:{}", port.host, port.number);
     let filters = match protocol.mode {
         Mode::Request => request_filters(&name, port, protocol, router, services, output, problems),
@@ -75,12 +83,7 @@ pub(super) fn add(
             filters
         }
     };
-    let chain = FilterChain {
-        name: name.clone(),
-        filters,
-        transport_socket: tls::downstream(port, output, problems),
-        ..FilterChain::default()
-    };
+    let chain = FilterChain { name: name.clone(), filters, transport_socket, ..FilterChain::default() };
     let listener = Listener {
         name: name.clone(),
         address: cluster::socket_address(&port.address.to_string(), port.number),
@@ -220,12 +223,12 @@ fn local_replies() -> LocalReplyConfig {
 }
 
 fn access_log(path: &str) -> AccessLog {
-    let line = DataSource {
-        specifier: Some(Specifier::InlineString(ACCESS_LOG_FORMAT.to_owned())),
-        ..DataSource::default()
+    let line =
+        DataSource { specifier: Some(Specifier::InlineString(ACCESS_LOG_FORMAT.to_owned())), ..DataSource::default() };
+    let format = SubstitutionFormatString {
+        format: Some(Format::TextFormatSource(line)),
+        ..SubstitutionFormatString::default()
     };
-    let format =
-        SubstitutionFormatString { format: Some(Format::TextFormatSource(line)), ..SubstitutionFormatString::default() };
     let file = FileAccessLog { path: path.to_owned(), access_log_format: Some(AccessLogFormat::LogFormat(format)) };
     AccessLog {
         name: "envoy.access_loggers.file".to_owned(),

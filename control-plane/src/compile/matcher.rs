@@ -36,7 +36,10 @@ fn header(key: &str, condition: Option<&StringMatch>, aliases: &[&str]) -> Resul
     }
     let key = metadata_key(key, aliases);
     let plain = |pattern| {
-        HeaderMatchSpecifier::StringMatch(StringMatcher { match_pattern: Some(pattern), ignore_case: condition.ignore_case })
+        HeaderMatchSpecifier::StringMatch(StringMatcher {
+            match_pattern: Some(pattern),
+            ignore_case: condition.ignore_case,
+        })
     };
     let mut name = match_header(key, None).0;
     let specifier = if let Some(exact) = &condition.exact {
@@ -44,10 +47,10 @@ fn header(key: &str, condition: Option<&StringMatch>, aliases: &[&str]) -> Resul
         name = header;
         plain(MatchPattern::Exact(value.unwrap_or_default()))
     } else if let Some(prefix) = &condition.prefix {
-        plain(MatchPattern::Prefix(prefix.clone()))
+        plain(MatchPattern::Prefix(not_empty(prefix)?))
     } else if let Some(suffix) = &condition.suffix {
-        plain(MatchPattern::Suffix(suffix.clone()))
-    } else if let Some(regex) = &condition.regex {
+        plain(MatchPattern::Suffix(not_empty(suffix)?))
+    } else if let Some(regex) = condition.regex.as_ref().filter(|regex| *regex != ANYTHING) {
         regex_check(regex)?;
         if condition.ignore_case {
             return Err("ignoreCase is for literals; write (?i) in the expression".to_owned());
@@ -76,7 +79,28 @@ pub(super) fn metadata_key<'k>(key: &'k str, aliases: &[&str]) -> &'k str {
     if aliases.contains(&key) { "service" } else { key }
 }
 
+/// Envoy refuses an empty literal.
+fn not_empty(literal: &str) -> Result<String, String> {
+    if literal.is_empty() {
+        Err("an empty text begins and ends everything; write `present: true`".to_owned())
+    } else {
+        Ok(literal.to_owned())
+    }
+}
+
 /// Finds what Envoy's RE2 would refuse, as far as another engine of the same family can tell.
 fn regex_check(regex: &str) -> Result<(), String> {
+    if regex.is_empty() {
+        return Err("regex: an empty expression matches nothing but the empty text; write `exact: \"\"`".to_owned());
+    }
+    // Counted repetitions end at 1000 in RE2.
+    let too_often =
+        |counts: &str| counts.split(',').any(|count| count.trim().parse::<u32>().is_ok_and(|count| count > 1000));
+    if regex.split('{').skip(1).filter_map(|rest| rest.split_once('}')).any(|(counts, _)| too_often(counts)) {
+        return Err("regex: repetitions are limited to 1000".to_owned());
+    }
     regex::RegexBuilder::new(regex).size_limit(1 << 20).build().map(|_| ()).map_err(|error| format!("regex: {error}"))
 }
+
+/// Aeraki's way to say "present"; no expression by itself.
+pub(super) const ANYTHING: &str = "*";

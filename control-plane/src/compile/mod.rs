@@ -2,10 +2,13 @@
 //! keeps the others from being served.
 
 mod cluster;
+mod hash;
 mod limits;
 mod listener;
 mod matcher;
 mod packing;
+mod policy;
+mod protocols;
 mod router;
 mod routes;
 mod services;
@@ -45,7 +48,18 @@ pub fn compile(model: &Model) -> Compiled {
         let router = services.router_of(&port.host);
         listener::add(port, router, &services, &mut output, &mut problems);
     }
-    Compiled { snapshot: output.snapshot, problems }
+    Compiled { snapshot: output.snapshot, problems: once(problems) }
+}
+
+/// What is wrong with a rule is found with each of its clusters.
+fn once(problems: Vec<Problem>) -> Vec<Problem> {
+    let mut all: Vec<Problem> = Vec::new();
+    for problem in problems {
+        if !all.contains(&problem) {
+            all.push(problem);
+        }
+    }
+    all
 }
 
 /// Resources in the making.

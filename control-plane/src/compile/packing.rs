@@ -60,7 +60,10 @@ pub(super) fn module() -> Option<DynamicModuleConfig> {
 /// resource is a hash of its bytes.
 pub(super) fn filter_config<T: Serialize>(config: &T) -> Option<Any> {
     let value = serde_json::to_string(config).unwrap_or_default();
-    Some(Any { type_url: "type.googleapis.com/google.protobuf.StringValue".to_owned(), value: StringValue { value }.encode_to_vec() })
+    Some(Any {
+        type_url: "type.googleapis.com/google.protobuf.StringValue".to_owned(),
+        value: StringValue { value }.encode_to_vec(),
+    })
 }
 
 /// A share in millionths; all if there is none.

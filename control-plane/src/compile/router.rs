@@ -46,10 +46,14 @@ pub(super) fn filters(
                 Err(problem) => problems.push(*problem),
             }
         }
-        let unsupported =
-            [("localRateLimit", router.spec.local_rate_limit.is_some()), ("globalRateLimit", router.spec.global_rate_limit.is_some())];
+        let unsupported = [
+            ("localRateLimit", router.spec.local_rate_limit.is_some()),
+            ("globalRateLimit", router.spec.global_rate_limit.is_some()),
+        ];
         for (field, _) in unsupported.into_iter().filter(|(_, given)| *given) {
-            problems.push(router.origin.error(format!("spec.{field}"), "needs request mode; routes can have a localRateLimit"));
+            problems.push(
+                router.origin.error(format!("spec.{field}"), "needs request mode; routes can have a localRateLimit"),
+            );
         }
     }
     if router.is_none_or(|router| router.spec.routes.is_empty()) {
@@ -103,7 +107,8 @@ impl Scope<'_> {
             // The same checks as for Envoy's own matchers.
             matcher::headers(conditions, self.protocol.service_aliases)
                 .or_else(|(field, reason)| self.wrong(&format!("match.{field}"), reason))?;
-            matches.extend(conditions.attributes.iter().map(|(key, condition)| self.condition(key, condition.as_ref())));
+            matches
+                .extend(conditions.attributes.iter().map(|(key, condition)| self.condition(key, condition.as_ref())));
         }
         let mut clusters = Vec::new();
         for (index, weighted) in spec.route.iter().enumerate().filter(|_| !spec.deny) {
@@ -119,7 +124,11 @@ impl Scope<'_> {
             name: spec.name.clone(),
             matches,
             clusters,
-            hash: spec.hash_policy.iter().map(|key| metadata_key(key, self.protocol.service_aliases).to_owned()).collect(),
+            hash: spec
+                .hash_policy
+                .iter()
+                .map(|key| metadata_key(key, self.protocol.service_aliases).to_owned())
+                .collect(),
             deny: spec.deny,
             abort_millionths: (percent.clamp(0.0, 100.0) * 10_000.0).round() as u32,
             rate_limit: spec.local_rate_limit.as_ref().map(|bucket| BucketConfig {
@@ -142,7 +151,9 @@ impl Scope<'_> {
             .map(Test::Exact)
             .or(condition.prefix.map(Test::Prefix))
             .or(condition.suffix.map(Test::Suffix))
-            .or(condition.regex.map(Test::Regex))
+            .or(condition
+                .regex
+                .map(|regex| if regex == matcher::ANYTHING { Test::Present(true) } else { Test::Regex(regex) }))
             .or(condition.range.map(|range| Test::Range(range.start, range.end)))
             .or(condition.present.map(Test::Present));
         MatchConfig {
@@ -156,8 +167,9 @@ impl Scope<'_> {
     /// The cluster of a destination, which must be one that connections can be proxied to.
     fn cluster(&self, to: &Destination, field: &str) -> Result<String> {
         let number = to.port.map_or(self.port.number, |port| port.number);
-        let Some(port) = self.services.port(&to.host, number) else {
-            return self.wrong(&format!("{field}.host"), format!("there is no `{}` with a port {number}", to.host));
+        let host = self.services.host_of(&to.host, &self.router.metadata);
+        let Some(port) = self.services.port(&host, number) else {
+            return self.wrong(&format!("{field}.host"), format!("there is no `{host}` with a port {number}"));
         };
         let same = port.protocol.as_ref().is_some_and(|protocol| {
             protocol.codec.name == self.protocol.codec.name && protocol.mode == Mode::Connection
@@ -167,11 +179,11 @@ impl Scope<'_> {
             return self.wrong(&format!("{field}.host"), format!("it is no {codec} service in connection mode"));
         }
         if let Some(subset) = &to.subset
-            && self.services.subset(&to.host, subset).is_none()
+            && self.services.subset(&host, subset).is_none()
         {
-            return self.wrong(&format!("{field}.subset"), format!("no DestinationRule of `{}` has it", to.host));
+            return self.wrong(&format!("{field}.subset"), format!("no DestinationRule of `{host}` has `{subset}`"));
         }
-        Ok(cluster::name(&to.host, number, to.subset.as_deref()))
+        Ok(cluster::name(&host, number, to.subset.as_deref()))
     }
 
     fn changes(&self, changes: &[KeyValue], field: &str) -> Result<Vec<ChangeConfig>> {

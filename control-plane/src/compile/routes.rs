@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::{
             RouteMatch as EnvoyMatch, VirtualHost, WeightedCluster,
             retry_policy::{RetryHostPredicate, retry_host_predicate},
             route::Action,
-            route_action::{ClusterSpecifier, HashPolicy, RequestMirrorPolicy, hash_policy},
+            route_action::{ClusterSpecifier, HashPolicy, RequestMirrorPolicy},
             route_match::PathSpecifier,
             weighted_cluster::ClusterWeight,
         },
@@ -27,7 +27,7 @@ use meltemi::MutationSupport;
 use meltemi_engine::names;
 
 use super::{
-    cluster,
+    cluster, hash,
     limits::{self, Limits},
     listener::FAULT_FILTER,
     matcher,
@@ -35,12 +35,15 @@ use super::{
     services::{Port, Protocol, Services},
 };
 use crate::{
-    model::{Destination, Fault, KeyValue, MetaRouter, Mode, Object, Retries, Route},
+    model::{Destination, Fault, KeyValue, MetaRouter, Mode, Object, Percent, Retries, Route},
     problem::Problem,
 };
 
 /// Tries after the first for what no server has seen, as in Istio.
 const DEFAULT_RETRIES: u32 = 2;
+
+/// Bytes of a name or value that Envoy takes in a route: 16 KiB, of which escaping may need three for one.
+const MAX_HEADER: usize = 5000;
 
 /// Routes of a port. Routes that are wrong are left out and reported.
 pub(super) fn configuration(
@@ -56,7 +59,7 @@ pub(super) fn configuration(
     if let Some(router) = router {
         for (index, route) in router.spec.routes.iter().enumerate() {
             let scope = Scope { port, protocol, router, services, field: format!("spec.routes[{index}]") };
-            match scope.route(route, limits.of_route(index), problems) {
+            match scope.route(index, route, limits, problems) {
                 Ok(compiled) => routes.extend(limits.split(compiled)),
                 Err(problem) => problems.push(*problem),
             }
@@ -68,18 +71,14 @@ pub(super) fn configuration(
             cluster_specifier: Some(cluster),
             timeout: span(Duration::ZERO),
             retry_policy: retry_policy(None),
+            hash_policy: hash::of_destination(services, protocol, &port.host, port.number, None),
+            rate_limits: limits.for_all(),
             ..RouteAction::default()
         };
         let route = route("default", Vec::new(), Action::Route(action));
         routes.extend(limits.split(route));
     }
-    let host = VirtualHost {
-        name: port.host.clone(),
-        domains: vec!["*".to_owned()],
-        routes,
-        rate_limits: limits.for_all(),
-        ..VirtualHost::default()
-    };
+    let host = VirtualHost { name: port.host.clone(), domains: vec!["*".to_owned()], routes, ..VirtualHost::default() };
     RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![host], ..RouteConfiguration::default() }
 }
 
@@ -108,7 +107,8 @@ impl Scope<'_> {
         Err(Box::new(self.router.origin.error(format!("{}.{field}", self.field), reason)))
     }
 
-    fn route(&self, spec: &Route, limit: Option<usize>, problems: &mut Vec<Problem>) -> Result<EnvoyRoute> {
+    fn route(&self, index: usize, spec: &Route, limits: &Limits, problems: &mut Vec<Problem>) -> Result<EnvoyRoute> {
+        let limit = limits.of_route(index);
         let headers = match &spec.r#match {
             Some(conditions) => matcher::headers(conditions, self.protocol.service_aliases)
                 .or_else(|(field, reason)| self.wrong(&format!("match.{field}"), reason))?,
@@ -124,8 +124,8 @@ impl Scope<'_> {
             timeout: span(spec.timeout.map_or(Duration::ZERO, |timeout| timeout.0)),
             retry_policy: retry_policy(spec.retries.as_ref()),
             request_mirror_policies: self.mirror(spec)?,
-            hash_policy: self.hash_policy(spec, problems),
-            rate_limits: limit.map(limits::route_action).into_iter().collect(),
+            hash_policy: self.hash_policy(spec, problems)?,
+            rate_limits: limit.map(limits::route_action).into_iter().chain(limits.for_all()).collect(),
             ..RouteAction::default()
         };
         let mut compiled = route(&spec.name, headers, Action::Route(action));
@@ -149,7 +149,8 @@ impl Scope<'_> {
                 let mut total = 0u64;
                 for (index, weighted) in several.iter().enumerate() {
                     let Some(weight) = weighted.weight else {
-                        return self.wrong(&format!("route[{index}].weight"), "needed where there are several destinations");
+                        return self
+                            .wrong(&format!("route[{index}].weight"), "needed where there are several destinations");
                     };
                     total = total.saturating_add(u64::from(weight));
                     let name = self.cluster(&weighted.destination, &format!("route[{index}].destination"))?;
@@ -165,17 +166,19 @@ impl Scope<'_> {
 
     /// The cluster of a destination, which must speak the same protocol.
     fn cluster(&self, to: &Destination, field: &str) -> Result<String> {
-        let number = to.port.map_or(self.port.number, |port| port.number);
-        let Some(port) = self.services.port(&to.host, number) else {
-            return if self.services.has_host(&to.host) {
-                self.wrong(&format!("{field}.port"), format!("`{}` has no port {number}", to.host))
+        let number = self.number(to);
+        let host = self.services.host_of(&to.host, &self.router.metadata);
+        let Some(port) = self.services.port(&host, number) else {
+            return if self.services.has_host(&host) {
+                self.wrong(&format!("{field}.port"), format!("`{host}` has no port {number}"))
             } else {
-                self.wrong(&format!("{field}.host"), format!("there is no Service or ServiceEntry for `{}`", to.host))
+                self.wrong(&format!("{field}.host"), format!("there is no Service or ServiceEntry for `{host}`"))
             };
         };
         match &port.protocol {
             Some(protocol) if protocol.mode != Mode::Request => {
-                return self.wrong(&format!("{field}.host"), "its port is in connection mode, this one in request mode");
+                return self
+                    .wrong(&format!("{field}.host"), "its port is in connection mode, this one in request mode");
             }
             Some(protocol) if protocol.codec.name == self.protocol.codec.name => {}
             Some(protocol) => {
@@ -185,15 +188,16 @@ impl Scope<'_> {
             None => return self.wrong(&format!("{field}.port"), format!("port {number} is not named as one of ours")),
         }
         if let Some(subset) = &to.subset
-            && self.services.subset(&to.host, subset).is_none()
+            && self.services.subset(&host, subset).is_none()
         {
-            return self.wrong(&format!("{field}.subset"), format!("no DestinationRule of `{}` has it", to.host));
+            return self.wrong(&format!("{field}.subset"), format!("no DestinationRule of `{host}` has `{subset}`"));
         }
-        Ok(cluster::name(&to.host, number, to.subset.as_deref()))
+        Ok(cluster::name(&host, number, to.subset.as_deref()))
     }
 
     fn mirror(&self, spec: &Route) -> Result<Vec<RequestMirrorPolicy>> {
         let Some(mirror) = &spec.mirror else { return Ok(Vec::new()) };
+        self.percentage(spec.mirror_percentage, "mirrorPercentage")?;
         Ok(vec![RequestMirrorPolicy {
             cluster: self.cluster(mirror, "mirror")?,
             runtime_fraction: runtime_fraction(spec.mirror_percentage),
@@ -201,23 +205,41 @@ impl Scope<'_> {
         }])
     }
 
-    fn hash_policy(&self, spec: &Route, problems: &mut Vec<Problem>) -> Vec<HashPolicy> {
-        let hashes = |host: &str| {
-            let policy = self.services.rule_of(host).and_then(|rule| rule.spec.traffic_policy.as_ref());
-            policy.and_then(|policy| policy.load_balancer.as_ref()).is_some_and(|lb| lb.consistent_hash.is_some())
-        };
-        if !spec.hash_policy.is_empty() && !spec.route.iter().any(|weighted| hashes(&weighted.destination.host)) {
+    /// What the route says, else what the destinations' rules say.
+    fn hash_policy(&self, spec: &Route, problems: &mut Vec<Problem>) -> Result<Vec<HashPolicy>> {
+        let targets = spec.route.iter().map(|weighted| &weighted.destination);
+        let target = |to: &Destination| (self.services.host_of(&to.host, &self.router.metadata), self.number(to));
+        if spec.hash_policy.is_empty() {
+            let mut all: Vec<HashPolicy> = Vec::new();
+            for to in targets {
+                let (host, number) = target(to);
+                for policy in hash::of_destination(self.services, self.protocol, &host, number, to.subset.as_deref()) {
+                    if !all.contains(&policy) {
+                        all.push(policy);
+                    }
+                }
+            }
+            return Ok(all);
+        }
+        if let Some(index) = spec.hash_policy.iter().position(String::is_empty) {
+            return self.wrong(&format!("hashPolicy[{index}]"), "empty");
+        }
+        let mut hashed = targets.map(|to| {
+            let (host, number) = target(to);
+            self.services
+                .policy(&host, number, to.subset.as_deref())
+                .load_balancer
+                .is_some_and(|lb| lb.consistent_hash.is_some())
+        });
+        if !hashed.any(|hashed| hashed) {
             let reason = "has no effect: no DestinationRule of the destinations sets loadBalancer.consistentHash";
             problems.push(self.router.origin.warning(format!("{}.hashPolicy", self.field), reason));
         }
-        spec.hash_policy
-            .iter()
-            .map(|key| {
-                let header_name = names::match_header(matcher::metadata_key(key, self.protocol.service_aliases), None).0;
-                let header = hash_policy::Header { header_name, ..hash_policy::Header::default() };
-                HashPolicy { policy_specifier: Some(hash_policy::PolicySpecifier::Header(header)), terminal: false }
-            })
-            .collect()
+        Ok(spec.hash_policy.iter().map(|key| hash::of_metadata(key, self.protocol)).collect())
+    }
+
+    fn number(&self, to: &Destination) -> u16 {
+        to.port.map_or(self.port.number, |port| port.number)
     }
 
     fn mutation(
@@ -232,10 +254,14 @@ impl Scope<'_> {
         for (index, change) in changes.iter().enumerate() {
             let field = format!("{field}[{index}]");
             if support == MutationSupport::None {
-                return self.wrong(&field, format!("{} has no headers that could be changed", self.protocol.codec.name));
+                return self
+                    .wrong(&field, format!("{} has no headers that could be changed", self.protocol.codec.name));
             }
             if change.key.is_empty() {
                 return self.wrong(&format!("{field}.key"), "missing");
+            }
+            if change.key.len().max(change.value.len()) > MAX_HEADER {
+                return self.wrong(&field, format!("longer than {MAX_HEADER} bytes"));
             }
             if matches!(change.key.as_str(), "service" | "method") {
                 return self.wrong(&format!("{field}.key"), "service and method cannot be changed");
@@ -260,7 +286,21 @@ impl Scope<'_> {
         Ok((add, remove))
     }
 
+    fn percentage(&self, percent: Option<Percent>, field: &str) -> Result<()> {
+        match percent {
+            Some(Percent { value }) if !(0.0..=100.0).contains(&value) => {
+                self.wrong(&format!("{field}.value"), format!("{value} is not between 0 and 100"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn fault(&self, fault: &Fault) -> Result<HttpFault> {
+        self.percentage(fault.abort.as_ref().and_then(|abort| abort.percentage), "fault.abort.percentage")?;
+        self.percentage(fault.delay.as_ref().and_then(|delay| delay.percentage), "fault.delay.percentage")?;
+        if fault.delay.as_ref().is_some_and(|delay| delay.fixed_delay.0.is_zero()) {
+            return self.wrong("fault.delay.fixedDelay", "must be more than 0");
+        }
         let abort = match &fault.abort {
             Some(abort) => {
                 let status = abort.http_status.unwrap_or(503);
@@ -290,7 +330,7 @@ fn retry_policy(retries: Option<&Retries>) -> Option<RetryPolicy> {
         return None;
     }
     let idempotent = retries.is_some_and(|retries| retries.idempotent);
-    let unsent = "connect-failure,refused-stream";
+    let unsent = "connect-failure,refused-stream,reset-before-request";
     let previous_hosts = RetryHostPredicate {
         name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
         config_type: any(&PreviousHostsPredicate {}).map(retry_host_predicate::ConfigType::TypedConfig),

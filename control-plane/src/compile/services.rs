@@ -5,22 +5,12 @@ use std::{
     net::IpAddr,
 };
 
-use meltemi::{Capabilities, CodecEntry, Options};
-use meltemi_engine::config::{CodecConfig, LimitsConfig};
-
+pub use super::protocols::Protocol;
+use super::protocols::{Naming, PORT_PREFIX, Protocols};
 use crate::{
-    model::{
-        ApplicationProtocol, DestinationRule, Metadata, MetaRouter, Mode, Model, Object, Resolution, Subset,
-    },
+    model::{DestinationRule, MetaRouter, Metadata, Model, Object, Resolution, Subset, TrafficPolicy},
     problem::{Origin, Problem},
 };
-
-/// How port names say that a port is ours: Aeraki's way.
-const PORT_PREFIX: &str = "tcp-metaprotocol-";
-/// How `appProtocol` says it.
-const APP_PROTOCOL_PREFIX: &str = "meltemi.dev/";
-/// Annotation of a service: `meltemi.dev/mode.<port>: connection`.
-const MODE_ANNOTATION: &str = "meltemi.dev/mode.";
 
 /// One port of a service.
 #[derive(Debug, Clone)]
@@ -43,21 +33,6 @@ pub struct Port {
     pub endpoints: Vec<PortEndpoint>,
 }
 
-/// What is spoken on a port.
-#[derive(Debug, Clone)]
-pub struct Protocol {
-    /// The codec, with its options.
-    pub codec: CodecConfig,
-    /// What it can do.
-    pub capabilities: Capabilities,
-    /// Other names of the service in matches.
-    pub service_aliases: &'static [&'static str],
-    /// Who routes.
-    pub mode: Mode,
-    /// Bounds.
-    pub limits: LimitsConfig,
-}
-
 /// One endpoint of a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortEndpoint {
@@ -75,8 +50,8 @@ pub struct PortEndpoint {
 #[derive(Debug)]
 pub struct Services<'a> {
     ports: BTreeMap<(String, u16), Port>,
-    rules: HashMap<&'a str, &'a Object<DestinationRule>>,
-    routers: HashMap<&'a str, &'a Object<MetaRouter>>,
+    rules: HashMap<String, &'a Object<DestinationRule>>,
+    routers: HashMap<String, &'a Object<MetaRouter>>,
 }
 
 impl<'a> Services<'a> {
@@ -87,20 +62,17 @@ impl<'a> Services<'a> {
         services.add_service_entries(model, &protocols, problems);
         services.add_kubernetes(model, &protocols, problems);
         for rule in &model.destination_rules {
-            if let Some(first) = services.rules.get(rule.spec.host.as_str()) {
-                problems.push(rule.origin.error("spec.host", taken(&first.origin)));
-            } else {
-                services.rules.insert(&rule.spec.host, rule);
-            }
+            services.add_rule(rule, problems);
         }
         for router in &model.meta_routers {
             match router.spec.hosts.as_slice() {
                 [host] => {
-                    if let Some(first) = services.routers.get(host.as_str()) {
+                    let host = services.host_of(host, &router.metadata);
+                    if let Some(first) = services.routers.get(&host) {
                         problems.push(router.origin.error("spec.hosts[0]", taken(&first.origin)));
                     } else {
+                        services.check_host(&host, router, problems);
                         services.routers.insert(host, router);
-                        services.check_host(host, router, problems);
                     }
                 }
                 hosts => {
@@ -128,17 +100,65 @@ impl<'a> Services<'a> {
     }
 
     /// The rule of a service.
-    pub fn rule_of(&self, host: &str) -> Option<&Object<DestinationRule>> {
+    pub fn rule_of(&self, host: &str) -> Option<&'a Object<DestinationRule>> {
         self.rules.get(host).copied()
     }
 
     /// A subset of a service.
-    pub fn subset(&self, host: &str, name: &str) -> Option<&Subset> {
+    pub fn subset(&self, host: &str, name: &str) -> Option<&'a Subset> {
         self.rule_of(host)?.spec.subsets.iter().find(|subset| subset.name == name)
     }
 
+    /// How the endpoints of a port, or of a subset of them, are reached: the rule's policy with the subset's over it.
+    pub fn policy(&self, host: &str, number: u16, subset: Option<&str>) -> TrafficPolicy {
+        let of_port = |policy: &TrafficPolicy| {
+            let port = policy.port_level_settings.iter().find(|settings| settings.port.number == number);
+            port.map_or_else(|| policy.clone(), |settings| settings.policy.clone())
+        };
+        let rule = self.rule_of(host).and_then(|rule| rule.spec.traffic_policy.as_ref());
+        let mut policy = rule.map(of_port).unwrap_or_default();
+        let subset = subset.and_then(|name| self.subset(host, name)).and_then(|subset| subset.traffic_policy.as_ref());
+        if let Some(over) = subset.map(of_port) {
+            policy.load_balancer = over.load_balancer.or(policy.load_balancer);
+            policy.connection_pool = over.connection_pool.or(policy.connection_pool);
+            policy.outlier_detection = over.outlier_detection.or(policy.outlier_detection);
+            policy.tls = over.tls.or(policy.tls);
+        }
+        policy
+    }
+
+    /// The service that `host` names, which may be the short name of a Service in the namespace of who says it.
+    pub fn host_of(&self, host: &str, says: &Metadata) -> String {
+        if !host.contains('.') && !self.has_host(host) {
+            let full = kubernetes_host(host, &says.namespace);
+            if self.has_host(&full) {
+                return full;
+            }
+        }
+        host.to_owned()
+    }
+
+    fn add_rule(&mut self, rule: &'a Object<DestinationRule>, problems: &mut Vec<Problem>) {
+        let host = self.host_of(&rule.spec.host, &rule.metadata);
+        if let Some(first) = self.rules.get(&host) {
+            problems.push(rule.origin.error("spec.host", taken(&first.origin)));
+            return;
+        }
+        if !self.has_host(&host) {
+            let reason = format!("there is no Service or ServiceEntry for `{host}`");
+            problems.push(rule.origin.warning("spec.host", reason));
+        }
+        for (index, subset) in rule.spec.subsets.iter().enumerate() {
+            if rule.spec.subsets.iter().take(index).any(|earlier| earlier.name == subset.name) {
+                let reason = format!("there is another subset `{}`", subset.name);
+                problems.push(rule.origin.error(format!("spec.subsets[{index}].name"), reason));
+            }
+        }
+        self.rules.insert(host, rule);
+    }
+
     /// The routes of a service.
-    pub fn router_of(&self, host: &str) -> Option<&Object<MetaRouter>> {
+    pub fn router_of(&self, host: &str) -> Option<&'a Object<MetaRouter>> {
         self.routers.get(host).copied()
     }
 
@@ -168,12 +188,14 @@ impl<'a> Services<'a> {
                         labels: endpoint.labels.clone(),
                     });
                     let endpoints: Vec<PortEndpoint> = match spec.resolution {
-                        Resolution::Dns | Resolution::DnsRoundRobin if spec.endpoints.is_empty() => vec![PortEndpoint {
-                            address: host.clone(),
-                            port: port.target_port.unwrap_or(port.number),
-                            weight: 1,
-                            labels: BTreeMap::new(),
-                        }],
+                        Resolution::Dns | Resolution::DnsRoundRobin if spec.endpoints.is_empty() => {
+                            vec![PortEndpoint {
+                                address: host.clone(),
+                                port: port.target_port.unwrap_or(port.number),
+                                weight: 1,
+                                labels: BTreeMap::new(),
+                            }]
+                        }
                         _ => endpoints.collect(),
                     };
                     let dns = matches!(spec.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
@@ -222,6 +244,11 @@ impl<'a> Services<'a> {
                     };
                     for endpoint in slice.spec.endpoints.iter().filter(|e| e.conditions.ready != Some(false)) {
                         let Some(address) = endpoint.addresses.first() else { continue };
+                        if address.parse::<IpAddr>().is_err() {
+                            let reason = format!("`{address}` is not an IP address, and was left out");
+                            problems.push(slice.origin.warning("endpoints", reason));
+                            continue;
+                        }
                         let mut labels = slice.metadata.labels.clone();
                         labels.extend(endpoint.labels.clone());
                         endpoints.push(PortEndpoint { address: address.clone(), port: number.port, weight: 1, labels });
@@ -232,7 +259,7 @@ impl<'a> Services<'a> {
                 let port = Port {
                     origin: service.origin.clone(),
                     annotations: metadata.annotations.clone(),
-                    host: format!("{}.{}.svc.cluster.local", metadata.name, metadata.namespace),
+                    host: kubernetes_host(&metadata.name, &metadata.namespace),
                     number: port.port,
                     address,
                     protocol,
@@ -245,6 +272,10 @@ impl<'a> Services<'a> {
     }
 
     fn add(&mut self, port: Port, field: &str, problems: &mut Vec<Problem>) {
+        if port.number == 0 {
+            problems.push(port.origin.error(field, "a port needs a number"));
+            return;
+        }
         let clash = self.ports.values().find(|other| {
             let same_name = other.host == port.host && other.number == port.number;
             let same_listener = other.protocol.is_some()
@@ -261,7 +292,11 @@ impl<'a> Services<'a> {
     }
 }
 
-fn taken(by: &Origin) -> String {
+fn kubernetes_host(name: &str, namespace: &str) -> String {
+    format!("{name}.{namespace}.svc.cluster.local")
+}
+
+pub(super) fn taken(by: &Origin) -> String {
     let place = match (&by.file, by.line) {
         (Some(file), Some(line)) => format!(" ({}:{line})", file.display()),
         _ => String::new(),
@@ -280,100 +315,5 @@ fn first_address<'s>(
     address.parse().unwrap_or_else(|_| {
         problems.push(origin.warning(field, format!("`{address}` is not an IP address: listening on {local}")));
         local
-    })
-}
-
-struct Naming<'n> {
-    name: &'n str,
-    app_protocol: Option<&'n str>,
-}
-
-impl Naming<'_> {
-    /// The protocol that the port's name or `appProtocol` says.
-    fn protocol(&self) -> Option<&str> {
-        if let Some(protocol) = self.app_protocol.and_then(|p| p.strip_prefix(APP_PROTOCOL_PREFIX)) {
-            return Some(protocol);
-        }
-        let rest = self.name.strip_prefix(PORT_PREFIX)?;
-        Some(rest.split('-').next().unwrap_or(rest)).filter(|name| !name.is_empty())
-    }
-}
-
-/// Which codec each protocol name stands for.
-struct Protocols<'a> {
-    declared: HashMap<&'a str, &'a Object<ApplicationProtocol>>,
-}
-
-impl<'a> Protocols<'a> {
-    fn new(model: &'a Model, problems: &mut Vec<Problem>) -> Self {
-        let mut declared: HashMap<&str, &Object<ApplicationProtocol>> = HashMap::new();
-        for object in &model.application_protocols {
-            let spec = &object.spec;
-            if let Err((field, reason)) = entry_of(spec.codec_name()).and_then(|entry| {
-                (entry.build)(&Options(spec.options.clone()))
-                    .map_err(|error| (format!("spec.options.{}", error.name), error.reason))
-            }) {
-                problems.push(object.origin.error(field, reason));
-                continue;
-            }
-            if let Some(first) = declared.get(spec.protocol.as_str()) {
-                problems.push(object.origin.error("spec.protocol", taken(&first.origin)));
-                continue;
-            }
-            declared.insert(&spec.protocol, object);
-        }
-        Self { declared }
-    }
-
-    fn of(
-        &self,
-        naming: &Naming<'_>,
-        metadata: &Metadata,
-        number: u16,
-        origin: &Origin,
-        field: &str,
-        problems: &mut Vec<Problem>,
-    ) -> Option<Protocol> {
-        let name = naming.protocol()?;
-        let declared = self.declared.get(name).map(|object| &object.spec);
-        let codec = declared.map_or(name, |spec| spec.codec_name());
-        let options = declared.map(|spec| spec.options.clone()).unwrap_or_default();
-        let entry = match entry_of(codec) {
-            Ok(entry) => entry,
-            Err((_, reason)) => {
-                problems.push(origin.error(format!("{field}.name"), reason));
-                return None;
-            }
-        };
-        let built = (entry.build)(&Options(options.clone())).ok()?;
-        let mut limits = LimitsConfig::default();
-        if let Some(bytes) = declared.and_then(|spec| spec.max_frame_bytes) {
-            limits.max_frame_bytes = bytes;
-        }
-        let mut mode = declared.map(|spec| spec.mode).unwrap_or_default();
-        let annotation = format!("{MODE_ANNOTATION}{number}");
-        match metadata.annotations.get(&annotation).map(String::as_str) {
-            None => {}
-            Some("request") => mode = Mode::Request,
-            Some("connection") => mode = Mode::Connection,
-            Some(other) => {
-                let reason = format!("`{other}` is neither `request` nor `connection`");
-                problems.push(origin.error(format!("metadata.annotations[{annotation}]"), reason));
-            }
-        }
-        Some(Protocol {
-            codec: CodecConfig { name: codec.to_owned(), options },
-            capabilities: built.capabilities(),
-            service_aliases: entry.service_aliases,
-            mode,
-            limits,
-        })
-    }
-}
-
-fn entry_of(codec: &str) -> Result<&'static CodecEntry, (String, String)> {
-    meltemi_codecs::ALL.iter().find(|entry| entry.name == codec).ok_or_else(|| {
-        let known: Vec<&str> = meltemi_codecs::ALL.iter().map(|entry| entry.name).collect();
-        ("spec.codec".to_owned(), format!("there is no codec `{codec}`; there are: {}", known.join(", ")))
     })
 }

@@ -8,7 +8,8 @@ use envoy_types::pb::envoy::{
         CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret,
         SubjectAltNameMatcher, TlsCertificate, UpstreamTlsContext,
         common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
-        secret, subject_alt_name_matcher::SanType,
+        secret,
+        subject_alt_name_matcher::SanType,
     },
     r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
 };
@@ -16,6 +17,7 @@ use envoy_types::pb::envoy::{
 use super::{
     Output,
     packing::{ads, any, boolean},
+    policy::Wrong,
     services::Port,
 };
 use crate::{
@@ -32,21 +34,22 @@ const PRIVATE_KEY: &str = "meltemi.dev/tls-private-key";
 /// With this one, clients must show a certificate.
 const CLIENT_CA: &str = "meltemi.dev/tls-client-ca";
 
-/// TLS to the endpoints of a cluster.
+/// TLS to the endpoints of a cluster; none if the rule wants none.
 pub(super) fn upstream(
     tls: &ClientTls,
     origin: &Origin,
     output: &mut Output,
     problems: &mut Vec<Problem>,
-) -> Option<TransportSocket> {
+) -> Result<Option<TransportSocket>, Wrong> {
     let field = "spec.trafficPolicy.tls";
+    let wrong = |below: &str, reason: &str| Err((format!("{field}.{below}"), reason.to_owned()));
     match tls.mode {
-        TlsMode::Disable => return None,
-        TlsMode::IstioMutual => {
-            problems.push(origin.error(format!("{field}.mode"), "ISTIO_MUTUAL needs Istio; give files with MUTUAL"));
-            return None;
-        }
+        TlsMode::Disable => return Ok(None),
+        TlsMode::IstioMutual => return wrong("mode", "ISTIO_MUTUAL needs Istio; give files with MUTUAL"),
         TlsMode::Simple | TlsMode::Mutual => {}
+    }
+    if tls.credential_name.is_some() {
+        return wrong("credentialName", "needs Kubernetes; give files");
     }
     let mut context = CommonTlsContext::default();
     match (&tls.client_certificate, &tls.private_key) {
@@ -54,37 +57,33 @@ pub(super) fn upstream(
             context.tls_certificate_sds_secret_configs = vec![output.certificate(certificate, key)];
         }
         _ if tls.mode == TlsMode::Mutual => {
-            let reason = "MUTUAL needs clientCertificate and privateKey";
-            problems.push(origin.error(format!("{field}.clientCertificate"), reason));
-            return None;
+            return wrong("clientCertificate", "MUTUAL needs clientCertificate and privateKey");
         }
         _ => {}
     }
     match &tls.ca_certificates {
+        _ if tls.insecure_skip_verify => {}
         Some(file) => context.validation_context_type = Some(output.authorities(file, &tls.subject_alt_names)),
-        None => problems.push(origin.warning(
-            format!("{field}.caCertificates"),
-            "missing: servers' certificates are not checked",
-        )),
+        None => problems
+            .push(origin.warning(format!("{field}.caCertificates"), "missing: servers' certificates are not checked")),
     }
     let context = UpstreamTlsContext {
         common_tls_context: Some(context),
         sni: tls.sni.clone().unwrap_or_default(),
         ..UpstreamTlsContext::default()
     };
-    Some(socket(&context))
+    Ok(Some(socket(&context)))
 }
 
 /// TLS from the clients of a service, if its annotations say so.
-pub(super) fn downstream(port: &Port, output: &mut Output, problems: &mut Vec<Problem>) -> Option<TransportSocket> {
+pub(super) fn downstream(port: &Port, output: &mut Output) -> Result<Option<TransportSocket>, Wrong> {
     let annotation = |name: &str| port.annotations.get(name);
     let (certificate, key) = match (annotation(CERTIFICATE), annotation(PRIVATE_KEY)) {
         (Some(certificate), Some(key)) => (certificate, key),
-        (None, None) => return None,
+        (None, None) if annotation(CLIENT_CA).is_none() => return Ok(None),
         _ => {
             let reason = format!("{CERTIFICATE} and {PRIVATE_KEY} belong together");
-            problems.push(port.origin.error("metadata.annotations", reason));
-            return None;
+            return Err(("metadata.annotations".to_owned(), reason));
         }
     };
     let mut context = CommonTlsContext {
@@ -95,11 +94,11 @@ pub(super) fn downstream(port: &Port, output: &mut Output, problems: &mut Vec<Pr
     if let Some(file) = client_ca {
         context.validation_context_type = Some(output.authorities(file, &[]));
     }
-    Some(socket(&DownstreamTlsContext {
+    Ok(Some(socket(&DownstreamTlsContext {
         common_tls_context: Some(context),
         require_client_certificate: boolean(client_ca.is_some()),
         ..DownstreamTlsContext::default()
-    }))
+    })))
 }
 
 fn socket<M: prost::Message + prost::Name>(context: &M) -> TransportSocket {

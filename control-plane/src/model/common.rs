@@ -12,8 +12,10 @@ pub struct Metadata {
     /// Its namespace; `default` if absent.
     pub namespace: String,
     /// Labels.
+    #[serde(deserialize_with = "null_is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Annotations.
+    #[serde(deserialize_with = "null_is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -28,6 +30,11 @@ impl Default for Metadata {
     }
 }
 
+/// A key without a value, as it is left behind when the last entry below it is taken out, is an empty map.
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
 /// A duration as Kubernetes and protobuf write it: `1.5s`, `20ms`, `1m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
 #[schemars(with = "String")]
@@ -37,7 +44,9 @@ impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         parse_span(&text).map(Self).ok_or_else(|| {
-            de::Error::custom(format!("`{text}` is not a duration; write a number and a unit, such as 1.5s, 20ms or 1m"))
+            de::Error::custom(format!(
+                "`{text}` is not a duration; write a number and a unit, such as 1.5s, 20ms or 1m"
+            ))
         })
     }
 }

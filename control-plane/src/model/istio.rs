@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::Span;
+use super::{PortSelector, Span};
 
 /// A host name.
 pub type Host = String;
@@ -104,6 +104,19 @@ pub struct TrafficPolicy {
     pub outlier_detection: Option<OutlierDetection>,
     /// TLS to the endpoints.
     pub tls: Option<ClientTls>,
+    /// Policies of single ports, which then take nothing from the rest.
+    pub port_level_settings: Vec<PortPolicy>,
+}
+
+/// The policy of one port.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct PortPolicy {
+    /// Which.
+    pub port: PortSelector,
+    /// Its policy.
+    #[serde(flatten)]
+    pub policy: TrafficPolicy,
 }
 
 /// Choice of the endpoint.
@@ -112,7 +125,7 @@ pub struct TrafficPolicy {
 pub struct LoadBalancer {
     /// One of the simple ones.
     pub simple: Option<SimpleLb>,
-    /// By hash of a header; the routes' `hashPolicy` says of which.
+    /// By hash.
     pub consistent_hash: Option<ConsistentHash>,
 }
 
@@ -138,12 +151,32 @@ pub enum SimpleLb {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ConsistentHash {
-    /// The header.
+    /// Of a header, that is of metadata, where routes have no `hashPolicy`.
     pub http_header_name: Option<String>,
-    /// The client's address.
+    /// Of the client's address, where routes have no `hashPolicy`.
     pub use_source_ip: bool,
     /// Entries of the ring at least.
     pub minimum_ring_size: Option<u64>,
+    /// The same, in its newer place.
+    pub ring_hash: Option<RingHash>,
+    /// By a Maglev table instead of a ring.
+    pub maglev: Option<Maglev>,
+}
+
+/// A ring of hashes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RingHash {
+    /// Its entries at least.
+    pub minimum_ring_size: Option<u64>,
+}
+
+/// A Maglev table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Maglev {
+    /// Its entries, a prime number.
+    pub table_size: Option<u64>,
 }
 
 /// Circuit breakers.
@@ -219,6 +252,10 @@ pub struct ClientTls {
     pub subject_alt_names: Vec<String>,
     /// Name asked for.
     pub sni: Option<String>,
+    /// A Kubernetes Secret, which there is none of here.
+    pub credential_name: Option<String>,
+    /// Take any certificate.
+    pub insecure_skip_verify: bool,
 }
 
 /// Kinds of TLS.

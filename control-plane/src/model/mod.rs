@@ -9,13 +9,14 @@ mod meta_router;
 pub use application_protocol::{ApplicationProtocol, Mode};
 pub use common::{Metadata, Percent, Span, StringMatch};
 pub use istio::{
-    ClientTls, ConnectionPool, DestinationRule, Endpoint, Host, HttpPool, LoadBalancer, OutlierDetection, Resolution,
-    ServiceEntry, ServiceEntryPort, SimpleLb, Subset, TcpPool, TlsMode, TrafficPolicy,
+    ClientTls, ConnectionPool, ConsistentHash, DestinationRule, Endpoint, Host, HttpPool, LoadBalancer, Maglev,
+    OutlierDetection, PortPolicy, Resolution, RingHash, ServiceEntry, ServiceEntryPort, SimpleLb, Subset, TcpPool,
+    TlsMode, TrafficPolicy,
 };
 pub use kube::{EndpointPort, EndpointSlice, Service, ServicePort, SliceEndpoint};
 pub use meta_router::{
     Abort, Condition, Delay, Descriptor, Destination, Fault, GlobalRateLimit, KeyValue, LocalRateLimit, MetaRouter,
-    Route, RouteMatch, Retries, TokenBucket, Weighted,
+    PortSelector, Retries, Route, RouteMatch, TokenBucket, Weighted,
 };
 
 use crate::problem::Origin;

@@ -75,7 +75,8 @@ impl Folder {
             let named: BTreeSet<(String, String)> =
                 found.iter().map(|problem| (problem.origin.kind.clone(), problem.origin.name.clone())).collect();
             // A file that is cut off or no YAML does not tell what is missing from it.
-            let unclear = found.iter().any(|problem| problem.origin.kind.is_empty() || problem.origin.name.ends_with('/'));
+            let unclear =
+                found.iter().any(|problem| problem.origin.kind.is_empty() || problem.origin.name.ends_with('/'));
             let kept: Vec<Parsed> = before
                 .into_iter()
                 .filter(|object| !now.contains(&object.key()) && (unclear || named.contains(&object.key())))
@@ -101,7 +102,9 @@ impl Folder {
             if let Some(first) = seen.get(&key) {
                 let place = first.file.as_deref().unwrap_or(Path::new("")).display().to_string();
                 let line = first.line.unwrap_or_default();
-                problems.push(object.origin().error("metadata.name", format!("there is one of this name at {place}:{line}")));
+                problems.push(
+                    object.origin().error("metadata.name", format!("there is one of this name at {place}:{line}")),
+                );
                 continue;
             }
             seen.insert(key, object.origin().clone());

@@ -7,7 +7,7 @@ use serde_yaml_ng::{Deserializer, Value};
 
 use crate::{
     model::{
-        ApplicationProtocol, DestinationRule, EndpointSlice, Metadata, MetaRouter, Model, Object, Service, ServiceEntry,
+        ApplicationProtocol, DestinationRule, EndpointSlice, MetaRouter, Metadata, Model, Object, Service, ServiceEntry,
     },
     problem::{Origin, Problem},
 };
@@ -137,7 +137,9 @@ fn parse_document(document: &str, line: usize, file: &Origin) -> Result<Option<P
         ("networking.istio.io", "ServiceEntry") => Parsed::ServiceEntry(object.spec()?),
         ("networking.istio.io", "DestinationRule") => Parsed::DestinationRule(object.spec()?),
         ("meltemi.dev" | "metaprotocol.aeraki.io", "MetaRouter") => Parsed::MetaRouter(object.spec()?),
-        ("meltemi.dev" | "metaprotocol.aeraki.io", "ApplicationProtocol") => Parsed::ApplicationProtocol(object.spec()?),
+        ("meltemi.dev" | "metaprotocol.aeraki.io", "ApplicationProtocol") => {
+            Parsed::ApplicationProtocol(object.spec()?)
+        }
         ("meltemi.dev", kind) if !kind.is_empty() => {
             let reason = format!("`{kind}` is none of MetaRouter, ApplicationProtocol");
             return Err(Box::new(object.origin.error("kind", reason)));

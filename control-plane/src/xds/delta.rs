@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::{
 
 use super::{
     Session,
-    view::{REFERRING, View},
+    view::{REFERRED, REFERRING, View},
 };
 use crate::{
     snapshot::{Resource, Snapshot, TypeUrl, version_of_all},
@@ -32,9 +32,11 @@ pub(super) struct Delta {
 struct Watched {
     names: BTreeSet<String>,
     wildcard: bool,
-    nonce: String,
-    acked: bool,
-    /// Versions that the proxy has, by name.
+    /// Responses without an answer: names in them, by nonce.
+    pending: BTreeMap<String, Vec<String>>,
+    /// Why the proxy refused the newest version of a resource, by name.
+    refused: BTreeMap<String, String>,
+    /// Versions that the proxy was given, by name.
     has: BTreeMap<String, String>,
     /// Sent again even if unchanged.
     force: BTreeSet<String>,
@@ -87,34 +89,78 @@ impl Session for Delta {
             watched.has.remove(&name);
             watched.missing.remove(&name);
         }
-        if !request.response_nonce.is_empty() && request.response_nonce == watched.nonce {
+        if let Some(names) = watched.pending.remove(&request.response_nonce) {
             match &request.error_detail {
                 Some(error) => {
-                    self.proxy.refused(kind, &error.message);
                     tracing::warn!(kind = kind.as_str(), reason = error.message, "proxy refused a configuration");
+                    watched.refused.extend(names.into_iter().map(|name| (name, error.message.clone())));
+                    self.proxy.refused(kind, &error.message);
                 }
-                None => {
-                    watched.acked = true;
-                    self.proxy.acked(kind);
-                }
+                None => watched.refused.retain(|name, _| !names.contains(name)),
+            }
+            if watched.is_taken() {
+                self.proxy.acked(kind);
             }
         }
         self.send(kind, first, out);
-        self.settle(out);
+        self.proceed(out);
     }
 
     fn on_snapshot(&mut self, snapshot: Arc<Snapshot>, out: &mut Vec<DeltaDiscoveryResponse>) {
         self.view.advance(snapshot);
-        self.send_all(out);
-        self.settle(out);
+        self.send_all(REFERRED, out);
+        self.proceed(out);
+    }
+
+    fn holds(&self) -> bool {
+        self.view.is_held()
+    }
+
+    fn on_patience_lost(&mut self, out: &mut Vec<DeltaDiscoveryResponse>) {
+        self.release(out);
+        self.proceed(out);
+    }
+}
+
+impl Watched {
+    /// Whether the proxy uses all that it was given.
+    fn is_taken(&self) -> bool {
+        self.pending.is_empty() && self.refused.is_empty()
     }
 }
 
 impl Delta {
-    fn send_all(&mut self, out: &mut Vec<DeltaDiscoveryResponse>) {
-        for kind in TypeUrl::ALL {
+    fn send_all(&mut self, kinds: [TypeUrl; 3], out: &mut Vec<DeltaDiscoveryResponse>) {
+        for kind in kinds {
             self.send(kind, false, out);
         }
+    }
+
+    /// Sends what was held back, once the proxy has what it refers to; then takes away what nothing refers to any more,
+    /// once the proxy has taken everything that did.
+    fn proceed(&mut self, out: &mut Vec<DeltaDiscoveryResponse>) {
+        if self.view.is_held() && self.has_referred() {
+            self.release(out);
+        }
+        let taken = REFERRING.iter().all(|kind| self.types.get(kind).is_none_or(Watched::is_taken));
+        if !self.view.is_held() && taken && self.view.settle() {
+            self.send_all(REFERRED, out);
+        }
+    }
+
+    fn release(&mut self, out: &mut Vec<DeltaDiscoveryResponse>) {
+        self.view.release();
+        self.send_all(REFERRING, out);
+    }
+
+    /// Whether the proxy has all that routes may name. A refusal is an end as well: the rest is to be had all the same.
+    fn has_referred(&self) -> bool {
+        let answered =
+            REFERRED.iter().all(|kind| self.types.get(kind).is_none_or(|watched| watched.pending.is_empty()));
+        let follows = self.types.get(&TypeUrl::Cluster).is_some_and(|watched| watched.refused.is_empty());
+        let endpoints = self.types.get(&TypeUrl::Endpoints);
+        let asked = |name: &str| endpoints.is_some_and(|watched| watched.has.contains_key(name));
+        answered && (!follows || self.view.all(TypeUrl::Endpoints).into_keys().all(asked))
     }
 
     /// Sends what changed of a type; `answer`: even if that is nothing.
@@ -167,7 +213,8 @@ impl Delta {
         for name in &removed {
             watched.has.remove(name);
         }
-        (watched.nonce, watched.acked) = (self.nonce.to_string(), false);
+        watched.refused.retain(|name, _| !removed.contains(name));
+        watched.pending.insert(self.nonce.to_string(), names.iter().chain(&removed).cloned().collect());
         self.proxy.sent(kind, &version);
         out.push(response);
         let follower = match kind {
@@ -178,14 +225,6 @@ impl Delta {
         if let Some(watched) = self.types.get_mut(&follower) {
             // Clusters and listeners that are new to the proxy wait for what has their name.
             watched.force.extend(names.into_iter().filter(|name| watched.has.contains_key(name)));
-        }
-    }
-
-    /// Takes away what nothing refers to any more, once the proxy has taken everything that did.
-    fn settle(&mut self, out: &mut Vec<DeltaDiscoveryResponse>) {
-        let taken = REFERRING.iter().all(|kind| self.types.get(kind).is_none_or(|watched| watched.acked));
-        if taken && self.view.settle() {
-            self.send_all(out);
         }
     }
 }

@@ -2,9 +2,9 @@
 
 mod delta;
 mod sotw;
-mod view;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -15,12 +15,13 @@ use envoy_types::pb::envoy::{
         aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
     },
 };
-use tokio::{net::TcpListener, sync::mpsc};
-use tokio_stream::{
-    Stream, StreamExt,
-    wrappers::{ReceiverStream, TcpListenerStream},
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    time::{Instant, sleep_until},
 };
-use tonic::{Request, Response, Status, Streaming};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming};
 
 use crate::{
     snapshot::Snapshot,
@@ -29,6 +30,8 @@ use crate::{
 
 /// Responses that wait for a proxy that reads slowly; then its requests wait as well.
 const QUEUE: usize = 16;
+/// How long routes wait for a proxy to take the clusters they name. One that never says so gets them all the same.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Serves proxies until `shutdown`.
 ///
@@ -43,7 +46,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .add_service(AggregatedDiscoveryServiceServer::new(Server { store }))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
         .await
 }
 
@@ -85,6 +88,10 @@ trait Session: Send + 'static {
     fn on_request(&mut self, request: Self::Request, out: &mut Vec<Self::Response>);
     /// The world changed.
     fn on_snapshot(&mut self, snapshot: Arc<Snapshot>, out: &mut Vec<Self::Response>);
+    /// Whether something is held back until the proxy has taken what it refers to.
+    fn holds(&self) -> bool;
+    /// The proxy was waited for long enough.
+    fn on_patience_lost(&mut self, out: &mut Vec<Self::Response>);
 }
 
 impl Server {
@@ -116,9 +123,11 @@ async fn drive<S: Session>(
     }
     let version = match &node.user_agent_version_type {
         Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
-        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => {
-            build.version.as_ref().map(|v| format!("{}.{}.{}", v.major_number, v.minor_number, v.patch)).unwrap_or_default()
-        }
+        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => build
+            .version
+            .as_ref()
+            .map(|v| format!("{}.{}.{}", v.major_number, v.minor_number, v.patch))
+            .unwrap_or_default(),
         None => String::new(),
     };
     tracing::info!(node = node.id, version, protocol = S::NAME, "proxy connected");
@@ -127,6 +136,7 @@ async fn drive<S: Session>(
     let mut session = S::new(world.borrow_and_update().snapshot.clone(), proxy);
     let mut out = Vec::new();
     session.on_request(first, &mut out);
+    let mut latest = Instant::now();
     loop {
         for response in out.drain(..) {
             if sender.send(Ok(response)).await.is_err() {
@@ -148,7 +158,9 @@ async fn drive<S: Session>(
                 }
                 let snapshot = world.borrow_and_update().snapshot.clone();
                 session.on_snapshot(snapshot, &mut out);
+                latest = Instant::now() + PATIENCE;
             }
+            () = sleep_until(latest), if session.holds() => session.on_patience_lost(&mut out),
         }
     }
 }

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::{
 
 use super::{
     Session,
-    view::{REFERRING, View},
+    view::{Answer, REFERRED, REFERRING, View},
 };
 use crate::{
     snapshot::{Resource, Snapshot, TypeUrl, version_of_all},
@@ -34,8 +34,7 @@ struct Watched {
     wildcard: bool,
     nonce: String,
     version: String,
-    acked: bool,
-    refused: bool,
+    answer: Answer,
     /// Versions sent, by name.
     sent: BTreeMap<String, String>,
     /// Send even what did not change: clusters that were sent again wait for their endpoints.
@@ -68,41 +67,82 @@ impl Session for Sotw {
             return;
         }
         let names: BTreeSet<String> = request.resource_names.into_iter().collect();
-        let wildcard = kind.is_wildcard() && (names.is_empty() || names.contains("*"));
+        // Naming nothing means all only as long as nothing was ever named.
+        let all = names.contains("*") || (names.is_empty() && watched.names.is_empty());
+        let wildcard = kind.is_wildcard() && all;
         let changed = names != watched.names || wildcard != watched.wildcard;
         (watched.names, watched.wildcard) = (names, wildcard);
         if let Some(error) = request.error_detail {
-            watched.refused = true;
+            watched.answer = Answer::Refused;
             self.proxy.refused(kind, &error.message);
             tracing::warn!(kind = kind.as_str(), reason = error.message, "proxy refused a configuration");
             // The same again would be refused again; names may have changed all the same.
         } else if !first && !reconnects {
-            (watched.acked, watched.refused) = (true, false);
+            watched.answer = Answer::Taken;
             self.proxy.acked(kind);
         }
-        if first || reconnects {
-            watched.force = true;
-        }
-        if first || reconnects || changed {
+        watched.force |= first || reconnects;
+        if watched.names.is_empty() && !watched.wildcard {
+            // It wants no more of this type.
+            self.types.remove(&kind);
+            self.proxy.left(kind);
+        } else if first || reconnects || changed {
             self.send(kind, out);
         }
-        self.settle(out);
+        self.proceed(out);
     }
 
     fn on_snapshot(&mut self, snapshot: Arc<Snapshot>, out: &mut Vec<DiscoveryResponse>) {
         self.view.advance(snapshot);
-        self.send_all(out);
-        self.settle(out);
+        self.send_all(REFERRED, out);
+        self.proceed(out);
+    }
+
+    fn holds(&self) -> bool {
+        self.view.is_held()
+    }
+
+    fn on_patience_lost(&mut self, out: &mut Vec<DiscoveryResponse>) {
+        self.release(out);
+        self.proceed(out);
     }
 }
 
 impl Sotw {
-    fn send_all(&mut self, out: &mut Vec<DiscoveryResponse>) {
-        for kind in TypeUrl::ALL {
-            if self.types.contains_key(&kind) {
-                self.send(kind, out);
-            }
+    fn send_all(&mut self, kinds: [TypeUrl; 3], out: &mut Vec<DiscoveryResponse>) {
+        for kind in kinds {
+            self.send(kind, out);
         }
+    }
+
+    /// Sends what was held back, once the proxy has what it refers to; then takes away what nothing refers to any more,
+    /// once the proxy has taken everything that did.
+    fn proceed(&mut self, out: &mut Vec<DiscoveryResponse>) {
+        if self.view.is_held() && self.has_referred() {
+            self.release(out);
+        }
+        let taken = REFERRING.iter().all(|kind| self.answer(*kind).is_none_or(|answer| answer == Answer::Taken));
+        if !self.view.is_held() && taken && self.view.settle() {
+            self.send_all(REFERRED, out);
+        }
+    }
+
+    fn release(&mut self, out: &mut Vec<DiscoveryResponse>) {
+        self.view.release();
+        self.send_all(REFERRING, out);
+    }
+
+    /// Whether the proxy has all that routes may name. A refusal is an end as well: the rest is to be had all the same.
+    fn has_referred(&self) -> bool {
+        let answered = REFERRED.iter().all(|kind| self.answer(*kind) != Some(Answer::Pending));
+        let follows = self.answer(TypeUrl::Cluster) == Some(Answer::Taken);
+        let endpoints = self.types.get(&TypeUrl::Endpoints);
+        let asked = |name: &str| endpoints.is_some_and(|watched| watched.sent.contains_key(name));
+        answered && (!follows || self.view.all(TypeUrl::Endpoints).into_keys().all(asked))
+    }
+
+    fn answer(&self, kind: TypeUrl) -> Option<Answer> {
+        self.types.get(&kind).filter(|watched| !watched.nonce.is_empty()).map(|watched| watched.answer)
     }
 
     /// Sends a type, if it changed.
@@ -118,15 +158,15 @@ impl Sotw {
             return;
         }
         watched.force = false;
-        // Nobody waits for an answer that has nothing in it, and wildcards aside it would mean nothing.
+        // An answer with nothing in it says nothing, except to who wants all.
         if resources.is_empty() && !watched.wildcard && watched.sent.is_empty() {
             return;
         }
         self.nonce = self.nonce.saturating_add(1);
         let sent: BTreeMap<String, String> = resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect();
-        let changed = sent.iter().any(|(name, version)| watched.sent.get(name) != Some(version));
+        let replaced = sent.iter().any(|(name, version)| watched.sent.get(name).is_some_and(|old| old != version));
         (watched.nonce, watched.version, watched.sent) = (self.nonce.to_string(), version.clone(), sent);
-        (watched.acked, watched.refused) = (false, false);
+        watched.answer = Answer::Pending;
         self.proxy.sent(kind, &version);
         out.push(DiscoveryResponse {
             version_info: version,
@@ -140,16 +180,8 @@ impl Sotw {
             TypeUrl::Listener => TypeUrl::Route,
             _ => return,
         };
-        if let Some(watched) = self.types.get_mut(&follower).filter(|_| changed) {
+        if let Some(watched) = self.types.get_mut(&follower).filter(|_| replaced) {
             watched.force = true;
-        }
-    }
-
-    /// Takes away what nothing refers to any more, once the proxy has taken everything that did.
-    fn settle(&mut self, out: &mut Vec<DiscoveryResponse>) {
-        let taken = REFERRING.iter().all(|kind| self.types.get(kind).is_none_or(|watched| watched.acked));
-        if taken && self.view.settle() {
-            self.send_all(out);
         }
     }
 }

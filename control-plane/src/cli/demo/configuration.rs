@@ -62,7 +62,8 @@ pub(super) const BY_METHOD: &str = "  - {name: pinned, match: {attributes: {meth
   - {name: rest, route: [{destination: {host: demo.test, subset: v1}}]}
 ";
 
-pub(super) const BY_HEADER: &str = "  - {name: gray, match: {attributes: {env: {exact: gray}}}, route: [{destination: {host: demo.test, subset: v2}}]}
+pub(super) const BY_HEADER: &str =
+    "  - {name: gray, match: {attributes: {env: {exact: gray}}}, route: [{destination: {host: demo.test, subset: v2}}]}
   - {name: rest, route: [{destination: {host: demo.test, subset: v1}}]}
 ";
 

@@ -1,0 +1,135 @@
+//! Which codec each port speaks.
+
+use std::collections::HashMap;
+
+use meltemi::{Capabilities, CodecEntry, Options};
+use meltemi_engine::config::{CodecConfig, LimitsConfig};
+
+use super::services::taken;
+use crate::{
+    model::{ApplicationProtocol, Metadata, Mode, Model, Object},
+    problem::{Origin, Problem},
+};
+
+/// How port names say that a port is ours: Aeraki's way.
+pub(super) const PORT_PREFIX: &str = "tcp-metaprotocol-";
+/// How `appProtocol` says it.
+const APP_PROTOCOL_PREFIX: &str = "meltemi.dev/";
+/// Annotation of a service: `meltemi.dev/mode.<port>: connection`.
+const MODE_ANNOTATION: &str = "meltemi.dev/mode.";
+
+/// What is spoken on a port.
+#[derive(Debug, Clone)]
+pub struct Protocol {
+    /// The codec, with its options.
+    pub codec: CodecConfig,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// Other names of the service in matches.
+    pub service_aliases: &'static [&'static str],
+    /// Who routes.
+    pub mode: Mode,
+    /// Bounds.
+    pub limits: LimitsConfig,
+}
+
+/// What a port says about itself.
+pub(super) struct Naming<'n> {
+    pub(super) name: &'n str,
+    pub(super) app_protocol: Option<&'n str>,
+}
+
+impl Naming<'_> {
+    /// The protocol that the port's name or `appProtocol` says.
+    fn protocol(&self) -> Option<&str> {
+        if let Some(protocol) = self.app_protocol.and_then(|p| p.strip_prefix(APP_PROTOCOL_PREFIX)) {
+            return Some(protocol);
+        }
+        let rest = self.name.strip_prefix(PORT_PREFIX)?;
+        Some(rest.split('-').next().unwrap_or(rest)).filter(|name| !name.is_empty())
+    }
+}
+
+/// Which codec each protocol name stands for.
+pub(super) struct Protocols<'a> {
+    declared: HashMap<&'a str, &'a Object<ApplicationProtocol>>,
+}
+
+impl<'a> Protocols<'a> {
+    pub(super) fn new(model: &'a Model, problems: &mut Vec<Problem>) -> Self {
+        let mut declared: HashMap<&str, &Object<ApplicationProtocol>> = HashMap::new();
+        for object in &model.application_protocols {
+            let spec = &object.spec;
+            if let Err((field, reason)) = entry_of(spec.codec_name()).and_then(|entry| {
+                (entry.build)(&Options(spec.options.clone()))
+                    .map_err(|error| (format!("spec.options.{}", error.name), error.reason))
+            }) {
+                problems.push(object.origin.error(field, reason));
+                continue;
+            }
+            if spec.max_frame_bytes == Some(0) {
+                problems.push(object.origin.error("spec.maxFrameBytes", "must be more than 0"));
+                continue;
+            }
+            if let Some(first) = declared.get(spec.protocol.as_str()) {
+                problems.push(object.origin.error("spec.protocol", taken(&first.origin)));
+                continue;
+            }
+            declared.insert(&spec.protocol, object);
+        }
+        Self { declared }
+    }
+
+    /// What a port speaks; `None` if it is not ours.
+    pub(super) fn of(
+        &self,
+        naming: &Naming<'_>,
+        metadata: &Metadata,
+        number: u16,
+        origin: &Origin,
+        field: &str,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Protocol> {
+        let name = naming.protocol()?;
+        let declared = self.declared.get(name).map(|object| &object.spec);
+        let codec = declared.map_or(name, |spec| spec.codec_name());
+        let options = declared.map(|spec| spec.options.clone()).unwrap_or_default();
+        let entry = match entry_of(codec) {
+            Ok(entry) => entry,
+            Err((_, reason)) => {
+                problems.push(origin.error(format!("{field}.name"), reason));
+                return None;
+            }
+        };
+        let built = (entry.build)(&Options(options.clone())).ok()?;
+        let mut limits = LimitsConfig::default();
+        if let Some(bytes) = declared.and_then(|spec| spec.max_frame_bytes) {
+            limits.max_frame_bytes = bytes;
+        }
+        let mut mode = declared.map(|spec| spec.mode).unwrap_or_default();
+        let annotation = format!("{MODE_ANNOTATION}{number}");
+        match metadata.annotations.get(&annotation).map(String::as_str) {
+            None => {}
+            Some("request") => mode = Mode::Request,
+            Some("connection") => mode = Mode::Connection,
+            Some(other) => {
+                let reason = format!("`{other}` is neither `request` nor `connection`");
+                problems.push(origin.error(format!("metadata.annotations[{annotation}]"), reason));
+            }
+        }
+        Some(Protocol {
+            codec: CodecConfig { name: codec.to_owned(), options },
+            capabilities: built.capabilities(),
+            service_aliases: entry.service_aliases,
+            mode,
+            limits,
+        })
+    }
+}
+
+fn entry_of(codec: &str) -> Result<&'static CodecEntry, (String, String)> {
+    meltemi_codecs::ALL.iter().find(|entry| entry.name == codec).ok_or_else(|| {
+        let known: Vec<&str> = meltemi_codecs::ALL.iter().map(|entry| entry.name).collect();
+        ("spec.codec".to_owned(), format!("there is no codec `{codec}`; there are: {}", known.join(", ")))
+    })
+}

@@ -1,0 +1,160 @@
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+
+use super::{super::delta::Delta, *};
+
+fn request(kind: TypeUrl) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest { type_url: kind.as_str().to_owned(), ..DeltaDiscoveryRequest::default() }
+}
+
+fn subscribe(kind: TypeUrl, names: &[&str]) -> DeltaDiscoveryRequest {
+    let resource_names_subscribe = names.iter().map(|name| (*name).to_owned()).collect();
+    DeltaDiscoveryRequest { resource_names_subscribe, ..request(kind) }
+}
+
+fn unsubscribe(kind: TypeUrl, names: &[&str]) -> DeltaDiscoveryRequest {
+    let resource_names_unsubscribe = names.iter().map(|name| (*name).to_owned()).collect();
+    DeltaDiscoveryRequest { resource_names_unsubscribe, ..request(kind) }
+}
+
+fn take(response: &DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
+    let (type_url, response_nonce) = (response.type_url.clone(), response.nonce.clone());
+    DeltaDiscoveryRequest { type_url, response_nonce, ..DeltaDiscoveryRequest::default() }
+}
+
+fn refuse(response: &DeltaDiscoveryResponse, reason: &str) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest { error_detail: error(reason), ..take(response) }
+}
+
+/// `type +sent -removed` of each response.
+fn shape(responses: &[DeltaDiscoveryResponse]) -> Vec<String> {
+    let one = |response: &DeltaDiscoveryResponse| {
+        let sent = response.resources.iter().map(|resource| format!(" +{}", resource.name));
+        let removed = response.removed_resources.iter().map(|name| format!(" -{name}"));
+        format!("{:?}{}", TypeUrl::parse(&response.type_url).unwrap(), sent.chain(removed).collect::<String>())
+    };
+    responses.iter().map(one).collect()
+}
+
+/// Asks, and takes the answer.
+fn follow(bench: &mut Bench<Delta>, request: DeltaDiscoveryRequest) {
+    for response in bench.request(request) {
+        assert_eq!(shape(&bench.request(take(&response))), [""; 0]);
+    }
+}
+
+fn settled() -> Bench<Delta> {
+    let mut bench = Bench::new(&[(CLUSTER, "a"), (ENDPOINTS, "a"), (LISTENER, "l"), (ROUTE, "r")]);
+    follow(&mut bench, subscribe(CLUSTER, &[]));
+    follow(&mut bench, subscribe(ENDPOINTS, &["a"]));
+    follow(&mut bench, subscribe(LISTENER, &["*"]));
+    follow(&mut bench, subscribe(ROUTE, &["r"]));
+    bench
+}
+
+#[test]
+fn only_resources_that_changed_are_sent() {
+    let mut bench = Bench::<Delta>::new(&[(CLUSTER, "a"), (CLUSTER, "b"), (CLUSTER, "c")]);
+    let first = bench.request(subscribe(CLUSTER, &[]));
+    assert_eq!(shape(&first), ["Cluster +a +b +c"]);
+    assert_eq!(first[0].resources[0].resource, Some(resource_of(CLUSTER, "a", "").any));
+    assert!(bench.request(take(&first[0])).is_empty());
+    assert!(bench.in_sync(CLUSTER));
+    let second = bench.publish(&[(CLUSTER, "a"), (CLUSTER, "b=2"), (CLUSTER, "d")]);
+    assert_eq!(shape(&second), ["Cluster +b +d"], "c goes when nothing can refer to it");
+    assert!(bench.publish(&[(CLUSTER, "a"), (CLUSTER, "b=2"), (CLUSTER, "d")]).is_empty());
+    assert_eq!(shape(&bench.request(take(&second[0]))), ["Cluster -c"]);
+}
+
+#[test]
+fn what_a_proxy_kept_over_a_reconnect_is_not_sent_again() {
+    let version = |content| resource_of(CLUSTER, "a", content).version;
+    let has = |names: [(&str, String); 2]| names.map(|(name, version)| (name.to_owned(), version)).into();
+    let mut bench = Bench::<Delta>::new(&[(CLUSTER, "a"), (CLUSTER, "b")]);
+    let initial_resource_versions = has([("a", version("")), ("gone", "1".to_owned())]);
+    let reconnect = DeltaDiscoveryRequest { initial_resource_versions, ..subscribe(CLUSTER, &[]) };
+    assert_eq!(shape(&bench.request(reconnect)), ["Cluster +b -gone"]);
+    let mut bench = Bench::<Delta>::new(&[(CLUSTER, "a=2")]);
+    let initial_resource_versions = has([("a", version("")), ("gone", "1".to_owned())]);
+    let reconnect = DeltaDiscoveryRequest { initial_resource_versions, ..subscribe(CLUSTER, &["*"]) };
+    assert_eq!(shape(&bench.request(reconnect)), ["Cluster +a -gone"]);
+}
+
+#[test]
+fn what_is_missing_is_said_once_and_sent_when_it_comes() {
+    let mut bench = Bench::<Delta>::new(&[]);
+    let first = bench.request(subscribe(ROUTE, &["r"]));
+    assert_eq!(shape(&first), ["Route -r"]);
+    assert!(bench.request(take(&first[0])).is_empty());
+    assert!(bench.publish(&[(ROUTE, "other")]).is_empty());
+    assert_eq!(shape(&bench.publish(&[(ROUTE, "r")])), ["Route +r"]);
+}
+
+#[test]
+fn names_come_and_go() {
+    let mut bench = Bench::<Delta>::new(&[(ROUTE, "r"), (ROUTE, "s")]);
+    follow(&mut bench, subscribe(ROUTE, &["r"]));
+    assert_eq!(shape(&bench.request(subscribe(ROUTE, &["s"]))), ["Route +s"]);
+    assert_eq!(shape(&bench.request(subscribe(ROUTE, &["r"]))), ["Route +r"], "asked for again, it is sent again");
+    assert!(bench.request(unsubscribe(ROUTE, &["r"])).is_empty());
+    assert_eq!(shape(&bench.publish(&[(ROUTE, "r=2"), (ROUTE, "s=2")])), ["Route +s"]);
+}
+
+#[test]
+fn a_refusal_stays_though_later_responses_are_taken() {
+    let mut bench = settled();
+    let bad = bench.publish(&[(CLUSTER, "a"), (ENDPOINTS, "a"), (LISTENER, "l"), (LISTENER, "m=bad"), (ROUTE, "r")]);
+    assert_eq!(shape(&bad), ["Listener +m"]);
+    let good = bench.publish(&[(CLUSTER, "a"), (ENDPOINTS, "a"), (LISTENER, "l=2"), (LISTENER, "m=bad"), (ROUTE, "r")]);
+    assert_eq!(shape(&good), ["Listener +l"]);
+    assert!(bench.request(refuse(&bad[0], "address in use")).is_empty());
+    assert!(bench.request(take(&good[0])).is_empty());
+    assert_eq!(bench.refusal(LISTENER).as_deref(), Some("address in use"));
+    let fixed = bench.publish(&[(CLUSTER, "a"), (ENDPOINTS, "a"), (LISTENER, "l=2"), (LISTENER, "m"), (ROUTE, "r")]);
+    assert_eq!(shape(&fixed), ["Listener +m"]);
+    bench.request(take(&fixed[0]));
+    assert!(bench.in_sync(LISTENER));
+}
+
+#[test]
+fn routes_wait_for_the_clusters_they_name() {
+    let mut bench = settled();
+    let new = [(CLUSTER, "a"), (CLUSTER, "b"), (ENDPOINTS, "a"), (ENDPOINTS, "b"), (LISTENER, "l"), (ROUTE, "r=2")];
+    let clusters = bench.publish(&new);
+    assert_eq!(shape(&clusters), ["Cluster +b"]);
+    assert!(bench.request(take(&clusters[0])).is_empty());
+    let endpoints = bench.request(subscribe(ENDPOINTS, &["b"]));
+    assert_eq!(shape(&endpoints), ["Endpoints +b"]);
+    assert_eq!(shape(&bench.request(take(&endpoints[0]))), ["Route +r"]);
+}
+
+#[test]
+fn clusters_go_after_the_routes_that_named_them() {
+    let mut bench = settled();
+    let routes = bench.publish(&[(LISTENER, "l"), (ROUTE, "r=2")]);
+    assert_eq!(shape(&routes), ["Route +r"]);
+    assert_eq!(shape(&bench.request(take(&routes[0]))), ["Cluster -a", "Endpoints -a"]);
+}
+
+#[test]
+fn listeners_that_are_gone_are_removed_at_once() {
+    let mut bench = settled();
+    let removed = bench.publish(&[(CLUSTER, "a"), (ENDPOINTS, "a")]);
+    assert_eq!(shape(&removed), ["Listener -l", "Route -r"]);
+}
+
+#[test]
+fn a_cluster_that_is_replaced_gets_its_endpoints_again() {
+    let mut bench = settled();
+    let responses = bench.publish(&[(CLUSTER, "a=2"), (ENDPOINTS, "a"), (LISTENER, "l"), (ROUTE, "r=2")]);
+    assert_eq!(shape(&responses), ["Cluster +a", "Endpoints +a"]);
+    assert_eq!(shape(&bench.patience_lost()), ["Route +r"]);
+}
+
+#[test]
+fn refused_clusters_do_not_hold_up_routes() {
+    let mut bench = settled();
+    let new = [(CLUSTER, "a"), (CLUSTER, "b=bad"), (ENDPOINTS, "a"), (ENDPOINTS, "b"), (LISTENER, "l"), (ROUTE, "r=2")];
+    let clusters = bench.publish(&new);
+    assert_eq!(shape(&bench.request(refuse(&clusters[0], "bad"))), ["Route +r"]);
+    assert_eq!(bench.refusal(CLUSTER).as_deref(), Some("bad"));
+}
