@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod cli;
 pub mod compile;
+pub mod istio;
 pub mod model;
 pub mod problem;
 pub mod snapshot;
