@@ -16,13 +16,18 @@ VERSIONS = os.environ.get("MELTEMI_ENVOYS", " ".join(setup.ENVOYS)).split()
 
 
 def pytest_generate_tests(metafunc):
-    if "world" in metafunc.fixturenames:
+    if "envoy_version" in metafunc.fixturenames:
         metafunc.parametrize("envoy_version", VERSIONS, ids=[f"envoy-{version}" for version in VERSIONS])
 
 
 @pytest.fixture
-def world(envoy_version, tmp_path, request):
-    world = World(setup.envoy(envoy_version), tmp_path)
+def envoy_binary(envoy_version):
+    return setup.envoy(envoy_version)
+
+
+@pytest.fixture
+def world(envoy_binary, tmp_path, request):
+    world = World(envoy_binary, tmp_path)
     yield world
     world.close()
     # A crash is a failure whatever the test saw.

@@ -141,6 +141,11 @@ class World:
         time.sleep(0.05)
         self.in_sync()
 
+    def refused(self) -> list[str]:
+        """What the proxy has not taken, and why."""
+        proxies = json.loads(get(self.admin, "/proxies"))
+        return [state["error"] for proxy in proxies for state in proxy["types"].values() if state.get("error")]
+
     def problems(self) -> list[dict]:
         return json.loads(get(self.admin, "/problems"))
 
