@@ -9,6 +9,7 @@ import pytest
 
 from clients import client
 from harness import DIST, ROOT, free_port, wait_until
+from test_tls import Authority
 
 PORTS = ("9090", "9091", "9001", "9002", "18000", "18080", "9901")
 
@@ -26,7 +27,7 @@ class Shell:
                                         stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
     def run(self, block: str) -> list[str]:
-        self.process.stdin.write(f"{block}\necho '== end'\n")
+        self.process.stdin.write(f"{block}\necho; echo '== end'\n")
         self.process.stdin.flush()
         output = []
         for line in self.process.stdout:
@@ -72,7 +73,7 @@ def test_commands_of(page, shell, envoy_binary, tmp_path):
         "$CODEC/target": str(ROOT / ".cache" / "guide"),
     }
     steps = blocks((ROOT / "docs" / page).read_text())
-    assert len(steps) > 7
+    assert len(steps) > 6
     for index, (kind, text) in enumerate(steps):
         if kind != "bash":
             continue
@@ -101,7 +102,14 @@ def test_examples_of_the_configuration_page(world, tmp_path):
     assert len(objects) > 6
     ports = {port: str(free_port()) for port in ("9090", "9191", "9292", "20880")}
     text = re.sub(r"\b(%s)\b" % "|".join(ports), lambda port: ports[port[0]], "---\n".join(objects))
-    world.write("page", text.replace("/var/log/meltemi", str(tmp_path)))
+    authority = Authority(tmp_path, "clients")
+    certificate, key = authority.issue("proxy")
+    certificate.rename(tmp_path / "cert.pem")
+    key.rename(tmp_path / "key.pem")
+    (tmp_path / "servers.pem").write_bytes(authority.path.read_bytes())
+    for folder in ("/var/log/meltemi", "/etc/meltemi/tls"):
+        text = text.replace(folder, str(tmp_path))
+    world.write("page", text)
     checked = subprocess.run([DIST / "meltemi", "check", world.config], capture_output=True, text=True)
     assert checked.stdout.endswith(" 0 error(s), 0 warning(s)\n"), checked.stdout
     world.serve()
