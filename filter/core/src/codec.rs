@@ -57,6 +57,18 @@ pub trait Connection: Send {
         Err(EncodeError::Unsupported("this protocol cannot be rewritten"))
     }
 
+    /// As [`rewrite`](Self::rewrite) for a reply to `request`, for codecs with [`Capabilities::reply_needs_request`].
+    fn rewrite_reply(
+        &mut self,
+        request: &Ticket,
+        frame: &[u8],
+        mutation: &Mutation,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        let _ = request;
+        self.rewrite(frame, mutation, None, out)
+    }
+
     /// Writes the protocol's own error reply to `request`. Not called for one-way requests.
     fn error_reply(&mut self, request: &Ticket, failure: &Failure<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError>;
 

@@ -1,5 +1,21 @@
 //! Bytes received but not yet decoded.
 
+use meltemi_core::{Connection, DecodeError, Decoded, InFlight};
+
+/// Decodes the frame at the start of `data`. A frame of no bytes, which would be found there for ever, is an error.
+pub(crate) fn decode<'a>(
+    connection: &'a mut dyn Connection,
+    data: &'a [u8],
+    in_flight: &dyn InFlight,
+) -> Result<Decoded<'a>, DecodeError> {
+    const EMPTY: DecodeError = DecodeError::malformed("a frame of no bytes", 0);
+    match connection.decode(data, in_flight)? {
+        Decoded::Frame(frame) if frame.bytes.is_empty() => Err(EMPTY),
+        Decoded::Rejected(rejected) if rejected.length == 0 => Err(EMPTY),
+        decoded => Ok(decoded),
+    }
+}
+
 /// Capacity that an empty buffer may keep; idle connections hold no more.
 const KEEP: usize = 16 * 1024;
 

@@ -6,6 +6,8 @@
 mod buffer;
 mod close;
 pub mod config;
+#[cfg(test)]
+mod cutting;
 pub mod h2;
 mod http;
 pub mod inlet;

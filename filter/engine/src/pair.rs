@@ -9,6 +9,7 @@ use meltemi_core::Ordering;
 use crate::{
     HeaderSource,
     config::{CodecConfig, InletConfig, OutletConfig},
+    cutting::Cutter,
     h2::{self, Event, StreamId},
     inlet::{Inlet, InletShared},
     outlet::{Outlet, OutletShared},
@@ -56,7 +57,7 @@ pub(crate) struct Pair {
     pub(crate) client_got: Vec<u8>,
     pub(crate) requests: Vec<Request>,
     pub(crate) resets: Vec<u32>,
-    piece: usize,
+    pub(crate) cutter: Cutter,
     pub(crate) now: Duration,
 }
 
@@ -94,14 +95,14 @@ impl Pair {
             client_got: Vec::new(),
             requests: Vec::new(),
             resets: Vec::new(),
-            piece,
+            cutter: Cutter::pieces(piece),
             now: Duration::ZERO,
         }
     }
 
     /// The client sends; everything goes as far as it can.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> &mut Self {
-        for piece in bytes.chunks(self.piece.max(1)) {
+        for piece in self.cutter.cut(bytes) {
             self.inlet.on_client_data(self.now, piece, false);
             self.settle();
         }
@@ -118,7 +119,7 @@ impl Pair {
         loop {
             self.client_got.append(self.inlet.to_client());
             let up = core::mem::take(self.inlet.to_hcm());
-            for mut input in up.chunks(self.piece.max(1)) {
+            for mut input in self.cutter.cut(&up) {
                 while let Some(event) = self.hcm.next_event(&mut input).unwrap() {
                     match event {
                         Event::Headers { stream, headers, end_stream } => {
@@ -147,7 +148,7 @@ impl Pair {
             if up.is_empty() && down.is_empty() {
                 return;
             }
-            for piece in down.chunks(self.piece.max(1)) {
+            for piece in self.cutter.cut(&down) {
                 self.inlet.on_hcm_data(self.now, piece, false);
             }
         }
@@ -186,14 +187,14 @@ impl Pair {
         }
         let mut outlet = Outlet::new(self.outlet.clone());
         outlet.on_request_headers(&Headers(&request.headers));
-        let pieces: Vec<&[u8]> = request.body.chunks(self.piece.max(1)).collect();
+        let pieces = self.cutter.cut(&request.body);
         for (index, piece) in pieces.iter().enumerate() {
             outlet.on_request_data(piece, index + 1 == pieces.len());
         }
         let sent = core::mem::take(outlet.to_server());
         if !sent.is_empty() {
             let (reply, hangs_up) = (self.server)(&sent);
-            for piece in reply.chunks(self.piece.max(1)) {
+            for piece in self.cutter.cut(&reply) {
                 outlet.on_server_data(piece, false);
             }
             if hangs_up {
@@ -218,7 +219,8 @@ impl Pair {
     /// The router looks again at what it has not answered.
     pub(crate) fn hcm_tick(&mut self) {
         self.route_what_is_whole();
-        for piece in core::mem::take(self.hcm.output()).chunks(self.piece.max(1)) {
+        let down = core::mem::take(self.hcm.output());
+        for piece in self.cutter.cut(&down) {
             self.inlet.on_hcm_data(self.now, piece, false);
         }
         self.settle();

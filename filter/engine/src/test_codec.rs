@@ -11,6 +11,25 @@ use meltemi_core::{
 
 pub(crate) struct TestCodec(pub(crate) Ordering);
 
+/// The same with streams.
+pub(crate) struct StreamCodec(pub(crate) Ordering);
+
+impl Codec for StreamCodec {
+    fn name(&self) -> &'static str {
+        "stream"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = TestCodec(self.0).capabilities();
+        capabilities.streaming = true;
+        capabilities
+    }
+
+    fn connect(&self, peer: Peer, limits: &Limits) -> Box<dyn Connection> {
+        TestCodec(self.0).connect(peer, limits)
+    }
+}
+
 impl Codec for TestCodec {
     fn name(&self) -> &'static str {
         "test"
@@ -45,6 +64,13 @@ const FAILURE: u8 = 4;
 const HEARTBEAT: u8 = 5;
 const HEARTBEAT_REPLY: u8 = 6;
 const DRAIN: u8 = 7;
+pub(crate) const STREAM_OPEN: u8 = 8;
+pub(crate) const STREAM_DATA: u8 = 9;
+pub(crate) const STREAM_CLOSE: u8 = 10;
+pub(crate) const HANDSHAKE: u8 = 11;
+pub(crate) const PUSH: u8 = 12;
+/// Of no bytes: a bug of the codec.
+pub(crate) const EMPTY: u8 = 13;
 
 impl Connection for TestConnection {
     fn decode<'a>(&'a mut self, buf: &'a [u8], _: &dyn InFlight) -> Result<Decoded<'a>, DecodeError> {
@@ -62,6 +88,16 @@ impl Connection for TestConnection {
             HEARTBEAT => FrameKind::Heartbeat,
             HEARTBEAT_REPLY => FrameKind::HeartbeatReply,
             DRAIN => FrameKind::Drain,
+            STREAM_OPEN => FrameKind::StreamOpen,
+            STREAM_DATA => FrameKind::StreamData,
+            STREAM_CLOSE => FrameKind::StreamClose,
+            HANDSHAKE => FrameKind::Handshake,
+            PUSH => FrameKind::Push,
+            EMPTY => {
+                let bytes = &buf[..0];
+                let metadata = Metadata::EMPTY;
+                return Ok(Decoded::Frame(Frame { bytes, kind: FrameKind::Push, id, metadata, context: b"" }));
+            }
             _ => return Err(DecodeError::malformed("kind", 4)),
         };
         let rejected = |error| Ok(Decoded::Rejected(Rejected { kind, id, context: b"", length: length as u64, error }));
@@ -85,6 +121,14 @@ impl Connection for TestConnection {
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
         let metadata = metadata(frame).ok_or(EncodeError::Malformed("metadata"))?;
+        for change in mutation.iter() {
+            match change.name() {
+                b"no-place" => return Err(EncodeError::Unsupported("no place")),
+                b"no-room" => return Err(EncodeError::TooLarge("no room")),
+                b"no-sense" => return Err(EncodeError::Malformed("no sense")),
+                _ => {}
+            }
+        }
         let (mut headers, mut end) = (Vec::new(), 0);
         metadata.for_each_header(|name, value| {
             if mutation.get(name).is_none() {
@@ -173,6 +217,11 @@ fn frame_of(kind: u8, id: u32, method: &[u8], headers: &[(&[u8], &[u8])], body: 
 fn with_headers(kind: u8, id: u32, method: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let headers: Vec<(&[u8], &[u8])> = headers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
     frame_of(kind, id, method.as_bytes(), &headers, body)
+}
+
+/// Any frame without headers.
+pub(crate) fn frame(kind: u8, id: u32, method: &str, body: &[u8]) -> Vec<u8> {
+    with_headers(kind, id, method, &[], body)
 }
 
 pub(crate) fn request(id: u32, method: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {

@@ -6,18 +6,27 @@ use proptest::prelude::*;
 use super::reply::describe;
 use crate::{
     Close,
+    config::InletConfig,
+    cutting::in_all_cuttings,
     pair::{Pair, Routed, echo, inlet_config},
     test_codec::{drain, error, exception, failure, heartbeat, heartbeat_reply, ok, one_way, request},
 };
 
 const ORDERS: [Ordering; 2] = [Ordering::Ordered, Ordering::Multiplexed];
 
-/// Runs a scenario whole, byte by byte and in other pieces, for both kinds of ordering.
+/// Runs a scenario in all cuttings, for both kinds of ordering.
 fn in_all_pieces(scenario: impl Fn(&mut Pair)) {
+    with_config(&inlet_config(), scenario);
+}
+
+fn with_config(config: &InletConfig, scenario: impl Fn(&mut Pair)) {
     for ordering in ORDERS {
-        for piece in [usize::MAX, 1, 2, 3, 5, 7, 11, 16, 31] {
-            scenario(&mut Pair::new(ordering, piece));
-        }
+        in_all_cuttings(|cutter| {
+            let mut pair = Pair::with(config, ordering, usize::MAX);
+            pair.cutter = cutter;
+            scenario(&mut pair);
+            pair.cutter
+        });
     }
 }
 

@@ -2,16 +2,18 @@ use std::collections::VecDeque;
 
 use core::time::Duration;
 
-use meltemi_core::{InFlight, Ordering, Ticket};
+use meltemi_core::{FrameKind, InFlight, Ordering, Ticket};
 
-/// One request that the client waits for.
+/// One frame of the client that is answered.
 pub(super) struct Call {
     pub(super) ticket: Ticket,
-    /// Its route; `None` if it was not sent.
+    /// Its route; `None` if it has none.
     pub(super) route: Option<usize>,
     pub(super) started: Duration,
     /// Our own reply, ready to be written; `None`: the server has it.
     pub(super) reply: Option<Vec<u8>>,
+    /// A heartbeat of ours: what the server answers is not for the client.
+    pub(super) ours: bool,
 }
 
 /// The calls of one connection, in the order their requests came.
@@ -35,19 +37,29 @@ impl Calls {
 
     /// Takes the call that a reply of the server belongs to.
     pub(super) fn take_sent(&mut self, ordering: Ordering, id: u64) -> Option<Call> {
-        let index = self
-            .queue
-            .iter()
-            .position(|call| call.reply.is_none() && (ordering == Ordering::Ordered || call.ticket.id == id))?;
+        self.take(|call| ordering == Ordering::Ordered || call.ticket.id == id)
+    }
+
+    /// The same, if that call is of this kind.
+    pub(super) fn take_sent_of(&mut self, kind: FrameKind, ordering: Ordering, id: u64) -> Option<Call> {
+        let oldest = self.oldest().is_some_and(|ticket| ticket.kind == kind);
+        self.take(|call| {
+            call.ticket.kind == kind && if ordering == Ordering::Ordered { oldest } else { call.ticket.id == id }
+        })
+    }
+
+    fn take(&mut self, is_it: impl Fn(&Call) -> bool) -> Option<Call> {
+        let index = self.queue.iter().position(|call| call.reply.is_none() && is_it(call))?;
         self.queue.remove(index)
     }
 
-    /// Takes a call with a reply of our own whose turn it is.
+    /// Takes a call with a reply of our own whose turn it is: the oldest, or with multiplexed ids the oldest of its id.
     pub(super) fn take_ready(&mut self, ordering: Ordering) -> Option<Call> {
-        let index = match ordering {
-            Ordering::Ordered => self.queue.front().and_then(|call| call.reply.is_some().then_some(0))?,
-            Ordering::Multiplexed => self.queue.iter().position(|call| call.reply.is_some())?,
-        };
+        let index = self.queue.iter().enumerate().find_map(|(index, call)| {
+            let earlier = || self.queue.iter().take(index);
+            let waits = || earlier().any(|other| ordering == Ordering::Ordered || other.ticket.id == call.ticket.id);
+            (call.reply.is_some() && !waits()).then_some(index)
+        })?;
         self.queue.remove(index)
     }
 

@@ -58,6 +58,11 @@ impl RouteTable {
         self.routes.iter().position(|route| route.matchers.iter().all(|matcher| matcher.matches(metadata)))
     }
 
+    /// The number of the first route that asks for nothing.
+    pub fn catch_all(&self) -> Option<usize> {
+        self.routes.iter().position(|route| route.matchers.is_empty())
+    }
+
     /// A route by its number.
     pub fn get(&self, index: usize) -> Option<&Route> {
         self.routes.get(index)
