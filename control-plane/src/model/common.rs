@@ -31,7 +31,7 @@ impl Default for Metadata {
 }
 
 /// A key without a value, as it is left behind when the last entry below it is taken out, is an empty map.
-fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+pub(super) fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 

@@ -16,6 +16,9 @@ pub struct Service {
     pub cluster_ips: Vec<String>,
     /// Its ports.
     pub ports: Vec<ServicePort>,
+    /// Labels of the pods behind it; empty if its endpoints are somebody else's business.
+    #[serde(deserialize_with = "super::common::null_is_empty")]
+    pub selector: BTreeMap<String, String>,
 }
 
 /// A port of a service.
@@ -28,6 +31,18 @@ pub struct ServicePort {
     pub port: u16,
     /// What is spoken on it.
     pub app_protocol: Option<String>,
+    /// Its number or name in the pods; the same number if absent.
+    pub target_port: Option<TargetPort>,
+}
+
+/// A port of pods.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum TargetPort {
+    /// By number.
+    Number(u16),
+    /// By the name that the pods' containers give it.
+    Name(String),
 }
 
 /// `discovery.k8s.io/v1` `EndpointSlice`. Its fields stand beside its metadata.

@@ -13,7 +13,7 @@ pub use istio::{
     OutlierDetection, PortPolicy, Resolution, RingHash, ServiceEntry, ServiceEntryPort, SimpleLb, Subset, TcpPool,
     TlsMode, TrafficPolicy,
 };
-pub use kube::{EndpointPort, EndpointSlice, Service, ServicePort, SliceEndpoint};
+pub use kube::{EndpointPort, EndpointSlice, Service, ServicePort, SliceEndpoint, TargetPort};
 pub use meta_router::{
     Abort, Condition, Delay, Descriptor, Destination, Fault, GlobalRateLimit, KeyValue, LocalRateLimit, MetaRouter,
     PortSelector, Retries, Route, RouteMatch, TokenBucket, Weighted,
