@@ -23,6 +23,8 @@ pub(crate) struct Envoy {
     pub(crate) read: Vec<u8>,
     pub(crate) write: Vec<u8>,
     pub(crate) to_next_filter: Vec<u8>,
+    pub(crate) next_filter_ended: bool,
+    pub(crate) refuses_state: bool,
     pub(crate) to_client: Vec<u8>,
     pub(crate) reading_disabled: bool,
     pub(crate) wakeups: usize,
@@ -114,8 +116,11 @@ callbacks! {
         envoy(|e| e.write.extend(bytes(data)));
         true
     }
-    network_filter_inject_read_data(_f: EnvoyPtr, data: Buffer, _end: bool) {
-        envoy(|e| e.to_next_filter.extend(bytes(data)));
+    network_filter_inject_read_data(_f: EnvoyPtr, data: Buffer, end: bool) {
+        envoy(|e| {
+            e.to_next_filter.extend(bytes(data));
+            e.next_filter_ended |= end;
+        });
     }
     network_filter_inject_write_data(_f: EnvoyPtr, data: Buffer, _end: bool) {
         envoy(|e| e.to_client.extend(bytes(data)));
@@ -134,7 +139,7 @@ callbacks! {
         true
     }
     network_set_filter_state_typed(f: EnvoyPtr, key: Buffer, value: Buffer) -> bool {
-        network_set_filter_state_bytes(f, key, value)
+        !envoy(|e| e.refuses_state) && network_set_filter_state_bytes(f, key, value)
     }
     network_filter_config_define_counter(_c: EnvoyPtr, name: Buffer, id: *mut usize) -> u32 { define(name, id) }
     network_filter_config_define_gauge(_c: EnvoyPtr, name: Buffer, id: *mut usize) -> u32 { define(name, id) }
@@ -295,14 +300,21 @@ impl NetworkFilter {
             return None;
         }
         let filter = network_filter_new(config, NOBODY);
-        assert_eq!(network_filter_new_connection(NOBODY, filter), 0, "the next filters go on");
+        // The relay lets the next filters begin with the first bytes only.
+        let waits = u32::from(name == "relay");
+        assert_eq!(network_filter_new_connection(NOBODY, filter), waits);
         Some(Self { config, filter })
     }
 
     /// The client sends; whether the next filter is to see it.
     pub(crate) fn read(&self, data: &[u8]) -> bool {
+        self.read_end(data, false)
+    }
+
+    /// The client sends, maybe the last.
+    pub(crate) fn read_end(&self, data: &[u8], end: bool) -> bool {
         envoy(|e| e.read.extend(data));
-        network_filter_read(NOBODY, self.filter, data.len(), false) == 0
+        network_filter_read(NOBODY, self.filter, data.len(), end) == 0
     }
 
     /// The next filter writes; what of it goes on to the client.

@@ -41,6 +41,7 @@ impl Connections for RelayConnections {
             config: self,
             engine: RefCell::new(None),
             routed: Cell::new(false),
+            sending_ended: Cell::new(false),
             closed: Cell::new(false),
             reading_disabled: Cell::new(false),
             in_flight: Cell::new(0),
@@ -55,6 +56,8 @@ struct RelayConnection {
     engine: RefCell<Option<Relay>>,
     /// `tcp_proxy` knows its cluster.
     routed: Cell<bool>,
+    /// `tcp_proxy` knows that the client sends no more.
+    sending_ended: Cell<bool>,
     closed: Cell<bool>,
     reading_disabled: Cell<bool>,
     in_flight: Cell<i64>,
@@ -70,14 +73,37 @@ impl RelayConnection {
         self.engine.borrow().is_some()
     }
 
-    /// Tells `tcp_proxy` where to go, as soon as that is known.
-    fn route(&self, envoy: Network) {
-        if self.routed.get() {
-            return;
-        }
-        let cluster = self.with(|engine| engine.cluster().map(str::to_owned)).flatten();
-        if let Some(cluster) = cluster {
+    /// Tells `tcp_proxy` where to go, as soon as that is known; `false` as long as it was not told.
+    fn route(&self, envoy: Network) -> bool {
+        if !self.routed.get()
+            && let Some(cluster) = self.with(|engine| engine.cluster().map(str::to_owned)).flatten()
+        {
             self.routed.set(envoy.set_typed_filter_state(CLUSTER_KEY, cluster.as_bytes()));
+            if !self.routed.get() {
+                // Bytes that went on now would reach whatever cluster stands in the configuration.
+                self.closed.set(true);
+                envoy.close(false);
+            }
+        }
+        self.routed.get()
+    }
+
+    /// Takes what the engine wants sent: to the client, to the server, and whether the latter is the last.
+    fn outputs(&self) -> (Vec<u8>, Vec<u8>, bool) {
+        let (mut to_client, mut to_server, mut last) = (Vec::new(), Vec::new(), false);
+        self.with(|engine| {
+            core::mem::swap(engine.to_client(), &mut to_client);
+            core::mem::swap(engine.to_server(), &mut to_server);
+            last = engine.ends_sending() && engine.close().is_none() && !self.sending_ended.get();
+        });
+        (to_client, to_server, last)
+    }
+
+    /// Gives bytes to `tcp_proxy`, outside of a read.
+    fn send_on(&self, envoy: Network, to_server: &[u8], last: bool) {
+        if (last || !to_server.is_empty()) && self.route(envoy) {
+            self.sending_ended.set(self.sending_ended.get() || last);
+            envoy.inject_read(to_server, last);
         }
     }
 
@@ -114,7 +140,8 @@ impl RelayConnection {
         }
     }
 
-    fn close_later(&self, envoy: Network) {
+    /// Comes back to what cannot be done now.
+    fn wake_later(&self, envoy: Network) {
         let mut wakeup = self.wakeup.borrow_mut();
         if wakeup.is_none() {
             *wakeup = Wakeup::new(envoy);
@@ -148,55 +175,55 @@ impl Connection for RelayConnection {
         if !self.is_ours() {
             return Status::Continue;
         }
-        let now = now();
-        let (mut length, mut to_client, mut to_server) = (0, Vec::new(), Vec::new());
+        let (now, mut length) = (now(), 0);
         self.with(|engine| {
             length = envoy.read_buffer(&mut |piece| engine.on_client_data(now, piece, false));
             if end {
                 engine.on_client_data(now, b"", true);
             }
-            core::mem::swap(engine.to_client(), &mut to_client);
-            core::mem::swap(engine.to_server(), &mut to_server);
+            engine.on_time(now);
         });
         envoy.drain_read(length);
-        self.route(envoy);
-        if !to_server.is_empty() {
-            envoy.append_read(&to_server);
-        }
+        let (to_client, to_server, last) = self.outputs();
         if !to_client.is_empty() {
             envoy.inject_write(&to_client, false);
         }
-        let nothing = to_server.is_empty() && !end;
+        let mut status = Status::Stop;
+        if end != last {
+            // Requests wait for room: the end comes behind them.
+            self.send_on(envoy, &to_server, last);
+        } else if (last || !to_server.is_empty()) && self.route(envoy) {
+            self.sending_ended.set(last);
+            envoy.append_read(&to_server);
+            status = Status::Continue;
+        }
         self.give_back(to_client, to_server);
         self.finish(envoy);
-        if nothing { Status::Stop } else { Status::Continue }
+        status
     }
 
     fn on_write(&self, envoy: Network, end: bool) -> Status {
         if !self.is_ours() {
             return Status::Continue;
         }
-        let now = now();
-        let (mut length, mut to_client, mut to_server) = (0, Vec::new(), Vec::new());
+        let (now, mut length) = (now(), 0);
         self.with(|engine| {
             length = envoy.write_buffer(&mut |piece| engine.on_server_data(now, piece, false));
             if end {
                 engine.on_server_data(now, b"", true);
             }
-            core::mem::swap(engine.to_client(), &mut to_client);
-            core::mem::swap(engine.to_server(), &mut to_server);
+            engine.on_time(now);
         });
         envoy.drain_write(length);
+        let (to_client, to_server, last) = self.outputs();
         if !to_client.is_empty() {
             envoy.append_write(&to_client);
         }
-        if !to_server.is_empty() {
-            envoy.inject_read(&to_server, false);
-        }
+        self.send_on(envoy, &to_server, last);
         self.give_back(to_client, to_server);
         if self.with(|engine| engine.close()).flatten().is_some() {
             // What was just written is not in the connection's buffer yet: closing now would lose it.
-            self.close_later(envoy);
+            self.wake_later(envoy);
         } else {
             self.finish(envoy);
         }
@@ -212,10 +239,26 @@ impl Connection for RelayConnection {
         }
     }
 
-    /// Envoy's own watermarks hold `tcp_proxy` back in both directions.
-    fn on_writable(&self, _: Network, _: bool) {}
+    /// Towards the server, Envoy's own watermarks hold `tcp_proxy` back; what we answer ourselves we must hold back.
+    fn on_writable(&self, envoy: Network, writable: bool) {
+        if self.is_ours() {
+            self.with(|engine| engine.on_client_writable(now(), writable));
+            // Envoy may call this from within a write.
+            self.wake_later(envoy);
+        }
+    }
 
     fn on_wakeup(&self, envoy: Network) {
+        if !self.is_ours() || self.closed.get() {
+            return;
+        }
+        self.with(|engine| engine.on_time(now()));
+        let (to_client, to_server, last) = self.outputs();
+        if !to_client.is_empty() {
+            envoy.inject_write(&to_client, false);
+        }
+        self.send_on(envoy, &to_server, last);
+        self.give_back(to_client, to_server);
         self.finish(envoy);
     }
 

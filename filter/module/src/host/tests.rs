@@ -263,6 +263,85 @@ fn a_panic_answers_the_request_and_retires_the_connection() {
     assert!(envoy(|e| e.response.is_none()));
 }
 
+const ROUTES: &str = r#"{"version": 1, "codec": {"name": "lines"}, "max_in_flight": 1, "routes": [
+    {"matches": [{"key": "method", "test": {"exact": "denied"}}], "deny": true},
+    {"clusters": [{"name": "one", "weight": 1}]}]}"#;
+
+fn relay() -> NetworkFilter {
+    crate::register(&[LINES]);
+    NetworkFilter::new("relay", ROUTES).unwrap()
+}
+
+#[test]
+fn the_relay_sends_nothing_on_before_it_has_a_cluster() {
+    let filter = relay();
+    assert!(!filter.read(b"denied\nhel"));
+    envoy(|e| {
+        assert_eq!((e.to_client.as_slice(), e.read.as_slice()), (&b"denied\n"[..], &b""[..]));
+        assert!(e.filter_state.is_empty());
+    });
+    assert!(filter.read(b"lo\n"));
+    envoy(|e| {
+        assert_eq!(e.read, b"hello\n");
+        assert_eq!(e.filter_state["envoy.tcp_proxy.cluster"], "one");
+    });
+    assert_eq!(filter.write(b"world\n"), b"world\n");
+}
+
+#[test]
+fn bytes_without_a_way_to_say_their_cluster_are_not_sent() {
+    let filter = relay();
+    envoy(|e| e.refuses_state = true);
+    assert!(!filter.read(b"hello\n"));
+    envoy(|e| {
+        assert!(e.read.is_empty() && e.to_next_filter.is_empty());
+        assert_eq!(e.closed, Some(1));
+    });
+}
+
+#[test]
+fn the_end_of_the_client_goes_on_behind_requests_that_waited() {
+    let filter = relay();
+    assert!(!filter.read_end(b"one\ntwo\n", true), "not the end yet");
+    envoy(|e| {
+        assert_eq!((e.to_next_filter.as_slice(), e.next_filter_ended), (&b"one\n"[..], false));
+        assert!(e.reading_disabled);
+    });
+    assert_eq!(filter.write(b"1\n"), b"1\n");
+    envoy(|e| assert_eq!((e.to_next_filter.as_slice(), e.next_filter_ended), (&b"one\ntwo\n"[..], false)));
+    assert_eq!(filter.write(b"2\n"), b"2\n");
+    envoy(|e| assert!(e.next_filter_ended && e.closed.is_none()));
+}
+
+#[test]
+fn the_end_of_the_client_goes_on_with_its_last_request() {
+    let filter = relay();
+    filter.read(b"one\n");
+    filter.write(b"1\n");
+    envoy(|e| e.read.clear());
+    filter.read(b"two\n");
+    envoy(|e| e.read.clear());
+    filter.write(b"2\n");
+    assert!(filter.read_end(b"", true), "nothing waits");
+    envoy(|e| assert!(!e.next_filter_ended, "Envoy itself tells the next filter"));
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_not_refused_for_ever() {
+    let filter = relay();
+    filter.above_watermark();
+    filter.wake();
+    assert!(envoy(|e| e.reading_disabled));
+    filter.read(b"denied\ndenied\nhello\n");
+    assert!(envoy(|e| e.to_client.is_empty()));
+    filter.below_watermark();
+    filter.wake();
+    envoy(|e| {
+        assert_eq!(e.to_client, b"denied\ndenied\n");
+        assert_eq!(e.to_next_filter, b"hello\n");
+    });
+}
+
 /// Envoy 1.38 gives bridges their configuration so.
 #[test]
 fn the_outlet_takes_a_binary_struct() {
