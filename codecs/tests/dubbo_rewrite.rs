@@ -143,7 +143,7 @@ fn values_that_are_no_text_are_kept() {
     let frame = call(b"H\x01i\x95\x01b\x54\x01n\x4e\x01l\x79\x91\x01s\x01tZ");
     let seen = headers(Peer::Client, &frame);
     assert_eq!((text(&seen, "b"), text(&seen, "s")), (vec!["true".to_owned()], vec!["t".to_owned()]));
-    assert_eq!(seen.len(), 3, "and the version");
+    assert_eq!(seen.len(), 4, "and the version and the serialization");
     let out = rewrite(&frame, &mutation(&[("s", None)]), None).unwrap();
     assert_eq!(out, call(b"H\x01i\x95\x01b\x54\x01n\x4e\x01l\x79\x91Z"));
     // The list goes: nothing behind it counts on it.
@@ -195,6 +195,44 @@ fn values_that_cannot_be_written_are_refused() {
         codec().connect(Peer::Server, &limits).rewrite(&frame, &mutation(&[("k", Some("12345"))]), None, &mut out);
     assert!(matches!(result, Err(EncodeError::TooLarge(_))));
     assert!(out.is_empty());
+}
+
+#[test]
+fn a_frame_that_cannot_be_read_is_refused_for_its_reason() {
+    let changes = mutation(&[("k", Some("v"))]);
+    // The method in chunks: a valid call, but of no use to rules.
+    let body = b"\x052.0.2\x01s\x00R\x00\x01a\x01b\x00HZ";
+    let frame = [&[0xda, 0xbb, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 9][..], &(body.len() as u32).to_be_bytes(), body].concat();
+    assert!(matches!(rewrite(&frame, &changes, None), Err(EncodeError::Unsupported(_))));
+    let deep = call(&[&b"H\x01a"[..], &[b'W'; 100]].concat());
+    assert!(matches!(rewrite(&deep, &changes, None), Err(EncodeError::TooLarge(_))));
+    assert!(matches!(rewrite(&call(b"\x91"), &changes, None), Err(EncodeError::Malformed(_))));
+}
+
+#[test]
+fn path_and_version_are_set_in_the_body_too() {
+    let changes = mutation(&[("version", Some("2.0")), ("path", Some("other"))]);
+    let frame = call(b"H\x04path\x01s\x07version\x051.2.3Z");
+    let out = rewrite(&frame, &changes, None).unwrap();
+    let body = b"\x052.0.2\x05other\x032.0\x01m\x00H\x07version\x032.0\x04path\x05otherZ";
+    assert_eq!(&out[16..], body);
+    assert_eq!(text(&headers(Peer::Client, &out), "version"), ["2.0"]);
+    for stream in [HESSIAN2, FASTJSON2] {
+        let out = rewrite(&frames(Peer::Client, stream)[0], &mutation(&[("version", Some("2.0"))]), None).unwrap();
+        assert_eq!(text(&headers(Peer::Client, &out), "version"), ["2.0"]);
+        assert_eq!(out.windows(5).filter(|w| w == b"0.0.0").count(), 0, "in neither place");
+    }
+    assert!(matches!(rewrite(&frame, &mutation(&[("version", None)]), None), Err(EncodeError::Unsupported(_))));
+}
+
+#[test]
+fn headers_that_no_attachment_says_cannot_be_changed() {
+    for name in ["parameter-types", "serialization"] {
+        for value in [Some("x"), None] {
+            let result = rewrite(&call(b"HZ"), &mutation(&[(name, value)]), None);
+            assert!(matches!(result, Err(EncodeError::Unsupported(_))), "{name}");
+        }
+    }
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! Changes attachments: only their map is written anew, every other byte of the body is copied.
 
-use meltemi::{Change, DecodeError, EncodeError, Limits, Mutation, wire::put_varint};
+use core::ops::Range;
+
+use meltemi::{Change, DecodeError, DecodeErrorKind, EncodeError, Limits, Mutation, wire::put_varint};
 
 use super::{
     body::{Form, Place, Walk},
     header::{self, Header},
     jsonb,
     reply::Answer,
-    request::Call,
-    text::{close_length, put_entry},
+    request::{Call, PATH, VERSION, is_ours},
+    text::{close_length, put_entry, put_item},
 };
 
 /// Appends the whole frame with its attachments changed.
@@ -25,10 +27,28 @@ pub(super) fn rewrite(
 ) -> Result<(), EncodeError> {
     let form = Form::of(header.serialization())
         .ok_or(EncodeError::Unsupported("attachments in this serialization are not known"))?;
-    let (map, place, walk) = open(frame, header, form, limits)?;
+    let Opened { map, place, walk, said } = open(frame, header, form, limits)?;
     let start = out.len();
     header.put(out);
-    out.extend_from_slice(frame.get(header::LENGTH..map).unwrap_or_default());
+    let mut copied = header::LENGTH;
+    // What a call says twice must not be changed in one place alone.
+    for (name, at) in said.into_iter().flatten() {
+        match change(mutation, name) {
+            Some(Change::Set(_, value)) => {
+                out.extend_from_slice(frame.get(copied..at.start).unwrap_or_default());
+                put_item(form, value, out)?;
+                copied = at.end;
+            }
+            Some(Change::Remove(_)) => {
+                return Err(EncodeError::Unsupported("path and version of a call can be set, not taken out"));
+            }
+            None => {}
+        }
+    }
+    if header.is_request() && mutation.iter().any(|change| is_ours(change.name())) {
+        return Err(EncodeError::Unsupported("parameter types and serialization of a call cannot be changed"));
+    }
+    out.extend_from_slice(frame.get(copied..map).unwrap_or_default());
     match form {
         Form::Hessian2 => {
             let head = if place == Place::Map { frame.get(map..walk.position()) } else { None };
@@ -39,7 +59,10 @@ pub(super) fn rewrite(
         }
         Form::Fastjson2 => {
             let item = out.len();
-            out.extend_from_slice(&[0, 0, 0, 0, jsonb::OBJECT]);
+            out.extend_from_slice(&[0; 4]);
+            // With the type that it has, if any.
+            let head = if place == Place::Map { frame.get(map.saturating_add(4)..walk.position()) } else { None };
+            out.extend_from_slice(head.unwrap_or(&[jsonb::OBJECT]));
             let rest = put_entries(frame, form, place, walk, mutation, out)?;
             out.push(jsonb::OBJECT_END);
             close_length(out, item)?;
@@ -61,31 +84,39 @@ pub(super) fn rewrite(
     close_length(frame, 0)
 }
 
-/// Finds the attachments: where they start, what is there, and a cursor in them.
-fn open<'a>(
-    frame: &'a [u8],
-    header: &Header,
-    form: Form,
-    limits: &Limits,
-) -> Result<(usize, Place, Walk<'a>), EncodeError> {
+/// The attachments of a frame.
+struct Opened<'a> {
+    /// Where they start.
+    map: usize,
+    /// What is there.
+    place: Place,
+    /// A cursor in them.
+    walk: Walk<'a>,
+    /// Attachments that the body says as well, in its order, and where it does.
+    said: Option<[(&'static [u8], Range<usize>); 2]>,
+}
+
+/// Finds the attachments.
+fn open<'a>(frame: &'a [u8], header: &Header, form: Form, limits: &Limits) -> Result<Opened<'a>, EncodeError> {
     if header.is_event() {
         return Err(EncodeError::Unsupported("events have no attachments"));
     }
-    let (map, place, walk) = if header.is_request() {
-        let call = Call::read(frame, form, limits).map_err(|error| malformed(&error))?;
-        (call.map, call.place, call.walk)
+    let opened = if header.is_request() {
+        let Call { map, place, walk, path_at, version_at, .. } =
+            Call::read(frame, form, limits).map_err(|error| unreadable(&error))?;
+        Opened { map, place, walk, said: Some([(PATH, path_at), (VERSION, version_at)]) }
     } else if header.status == header::OK {
-        let answer = Answer::read(frame, form, limits)
-            .map_err(|error| malformed(&error))?
+        let Answer { map, place, walk } = Answer::read(frame, form, limits)
+            .map_err(|error| unreadable(&error))?
             .ok_or(EncodeError::Unsupported("this reply has no attachments"))?;
-        (answer.map, answer.place, answer.walk)
+        Opened { map, place, walk, said: None }
     } else {
         return Err(EncodeError::Unsupported("replies of a failure have no attachments"));
     };
-    if place == Place::Opaque {
+    if opened.place == Place::Opaque {
         return Err(EncodeError::Unsupported("the attachments are no plain map"));
     }
-    Ok((map, place, walk))
+    Ok(opened)
 }
 
 /// Appends the attachments that stay as they are and then those that are set; gives what is behind the map.
@@ -99,11 +130,11 @@ fn put_entries<'a>(
 ) -> Result<&'a [u8], EncodeError> {
     let mut shifted = false;
     let mut next = || match place {
-        Place::Map => walk.entry().map_err(|error| malformed(&error)),
+        Place::Map => walk.entry().map_err(|error| unreadable(&error)),
         _ => Ok(None),
     };
     while let Some(entry) = next()? {
-        if entry.name.text().is_some_and(|name| mutation.get(name).is_some()) {
+        if entry.name.text().is_some_and(|name| change(mutation, name).is_some()) {
             shifted |= entry.defines;
         } else if shifted && entry.refers {
             return Err(EncodeError::Unsupported("an attachment to change is counted by references behind it"));
@@ -119,6 +150,17 @@ fn put_entries<'a>(
     Ok(frame.get(walk.position()..).unwrap_or_default())
 }
 
-const fn malformed(error: &DecodeError) -> EncodeError {
-    EncodeError::Malformed(error.reason)
+/// The change of an attachment. Rules do not see the case of names, and two that differ in it alone would be refused by
+/// the next who reads them.
+fn change<'m>(mutation: &'m Mutation, name: &[u8]) -> Option<Change<'m>> {
+    mutation.iter().find(|change| change.name().eq_ignore_ascii_case(name))
+}
+
+/// Why a frame cannot be changed whose attachments cannot be read: only nonsense is the frame's fault.
+const fn unreadable(error: &DecodeError) -> EncodeError {
+    match error.kind {
+        DecodeErrorKind::Malformed => EncodeError::Malformed(error.reason),
+        DecodeErrorKind::TooLarge | DecodeErrorKind::TooDeep => EncodeError::TooLarge(error.reason),
+        _ => EncodeError::Unsupported(error.reason),
+    }
 }

@@ -28,6 +28,10 @@ pub(super) enum Value<'a> {
     /// Text in one piece, or `true` or `false`.
     Text(&'a [u8]),
     Null,
+    /// Text in one piece, in another encoding than UTF-8.
+    Coded(&'a [u8]),
+    /// Text that is not there in one piece, or that hides what it says.
+    Scattered,
     /// Passed over.
     Other,
 }
@@ -37,13 +41,12 @@ impl<'a> Value<'a> {
     pub(super) const fn text(self) -> Option<&'a [u8]> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Null | Self::Other => None,
+            _ => None,
         }
     }
 }
 
 /// A cursor over the items of a body: strings, arguments, and in the end the attachments.
-#[expect(clippy::large_enum_variant, reason = "lives on the stack while one frame is read; a box would allocate")]
 pub(super) enum Walk<'a> {
     Hessian2(hessian::Walk<'a>),
     Fastjson2(jsonb::Walk<'a>),
@@ -61,6 +64,13 @@ pub(super) enum Place {
     Missing,
     /// Something whose inside is not known; not passed over.
     Opaque,
+}
+
+impl Entry<'_> {
+    /// Bytes of name and value as they are written.
+    pub(super) const fn size(&self) -> usize {
+        self.end.saturating_sub(self.start)
+    }
 }
 
 /// One attachment.
@@ -85,6 +95,24 @@ impl<'a> Walk<'a> {
             Form::Hessian2 => Self::Hessian2(hessian::Walk::new(frame, position, limits)),
             Form::Fastjson2 => Self::Fastjson2(jsonb::Walk::new(frame, position, limits)),
             Form::Protobuf => Self::Protobuf { walk: protobuf::Walk::new(frame, position), map_end: 0 },
+        }
+    }
+
+    /// Starts at the attachments of a frame, at `position`, before which so many classes were defined.
+    pub(super) fn at_map(form: Form, frame: &'a [u8], position: usize, classes: usize, limits: &Limits) -> Self {
+        match Self::new(form, frame, position, limits) {
+            Self::Hessian2(walk) => Self::Hessian2(walk.behind_classes(classes)),
+            walk => walk,
+        }
+    }
+
+    /// How many classes were defined before the attachments; `None` if it does not do to know that, because an
+    /// attachment is an instance of one of them.
+    pub(super) const fn outer_classes(&self) -> Option<usize> {
+        match self {
+            Self::Hessian2(walk) if walk.uses_outer => None,
+            Self::Hessian2(walk) => Some(walk.outer_classes()),
+            _ => Some(0),
         }
     }
 

@@ -4,11 +4,11 @@ use meltemi::{
 };
 
 use super::{
-    attachments,
+    Dubbo, attachments,
     body::{Form, HESSIAN2},
     header::{self, Header, Start},
     reply,
-    request::Call,
+    request::{Call, unseen},
     text,
 };
 
@@ -19,13 +19,14 @@ const NULL: usize = 16;
 pub(super) struct DubboConnection {
     peer: Peer,
     limits: Limits,
+    codec: Dubbo,
     /// The serialization that the peer used last, for events of our own.
     serialization: u8,
 }
 
 impl DubboConnection {
-    pub(super) const fn new(peer: Peer, limits: Limits) -> Self {
-        Self { peer, limits, serialization: HESSIAN2 }
+    pub(super) const fn new(peer: Peer, limits: Limits, codec: Dubbo) -> Self {
+        Self { peer, limits, codec, serialization: HESSIAN2 }
     }
 
     fn whole<'a>(&mut self, bytes: &'a [u8], header: &Header) -> Decoded<'a> {
@@ -56,9 +57,12 @@ impl DubboConnection {
     }
 
     fn call<'a>(&self, bytes: &'a [u8], header: &Header) -> Result<Metadata<'a>, DecodeError> {
+        if !self.codec.takes(header.serialization()) {
+            return Err(DecodeError::unsupported("a serialization that the configuration does not take", 2));
+        }
         match Form::of(header.serialization()) {
             Some(form) => Call::read(bytes, form, &self.limits)?.metadata(bytes, &self.limits),
-            None => Ok(Metadata::EMPTY),
+            None => Ok(unseen(bytes)),
         }
     }
 }
@@ -105,9 +109,10 @@ impl Connection for DubboConnection {
     fn error_reply(&mut self, request: &Ticket, failure: &Failure<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let request = ticket_header(request)?;
         let start = out.len();
-        request.reply(reply::status(failure.kind)).put(out);
+        let serialization = reply::message_serialization(request.serialization());
+        request.reply(reply::status(failure.kind)).in_serialization(serialization).put(out);
         let body_length = out.len().saturating_sub(4);
-        let message = reply::put_message(request.serialization(), failure.message, out);
+        let message = reply::put_message(serialization, failure.message, out);
         message
             .and_then(|()| text::close_length(out.get_mut(body_length..).unwrap_or_default(), 0))
             .inspect_err(|_| out.truncate(start))
@@ -135,7 +140,7 @@ impl Connection for DubboConnection {
     fn drain(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let form = Form::of(self.serialization).unwrap_or(Form::Hessian2);
         let mut body = Vec::new();
-        text::put_item(form, "R", &mut body)?;
+        text::put_item(form, b"R", &mut body)?;
         Header::event(self.serialization, false, u32::try_from(body.len()).unwrap_or(0)).put(out);
         out.extend_from_slice(&body);
         Ok(())

@@ -54,6 +54,12 @@ impl Header {
         Self { flags: self.flags & (SERIALIZATION | EVENT), status, id: self.id, body: 0 }
     }
 
+    /// The same with a body in another serialization.
+    pub(super) const fn in_serialization(mut self, serialization: u8) -> Self {
+        self.flags = (self.flags & !SERIALIZATION) | (serialization & SERIALIZATION);
+        self
+    }
+
     /// The header of an event that we send: a heartbeat wants an answer, others do not.
     pub(super) const fn event(serialization: u8, wants_answer: bool, body: u32) -> Self {
         let two_way = if wants_answer { TWO_WAY } else { 0 };
@@ -88,4 +94,51 @@ impl Header {
     pub(super) const fn serialization(&self) -> u8 {
         self.flags & SERIALIZATION
     }
+}
+
+/// Names of serializations by number, as `Constants` and the extensions of Java Dubbo name them.
+const SERIALIZATIONS: [&str; 32] = [
+    "0",
+    "1",
+    "hessian2",
+    "java",
+    "compactedjava",
+    "5",
+    "fastjson",
+    "nativejava",
+    "kryo",
+    "fst",
+    "native-hessian",
+    "avro",
+    "protostuff",
+    "13",
+    "14",
+    "15",
+    "gson",
+    "17",
+    "jackson",
+    "19",
+    "20",
+    "protobuf-json",
+    "protobuf",
+    "fastjson2",
+    "24",
+    "kryo2",
+    "26",
+    "msgpack",
+    "fury",
+    "29",
+    "30",
+    "custom-message-pack",
+];
+
+/// The name of the serialization that a header's flags say, or its number if it has none.
+pub(super) fn serialization_name(flags: u8) -> &'static str {
+    SERIALIZATIONS.get(usize::from(flags & SERIALIZATION)).copied().unwrap_or_default()
+}
+
+/// The serialization of this name, or with this number.
+pub(super) fn serialization_number(name: &str) -> Option<u8> {
+    let number = SERIALIZATIONS.iter().position(|known| *known == name).or_else(|| name.parse().ok())?;
+    u8::try_from(number).ok().filter(|number| *number <= SERIALIZATION)
 }

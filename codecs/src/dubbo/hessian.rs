@@ -12,8 +12,14 @@ use super::body::Value;
 /// have that were defined so far, and which containers are open.
 pub(super) struct Walk<'a> {
     reader: Reader<'a>,
-    /// Fields of each class, in the order of their definitions.
+    /// Fields of each class, in the order of their definitions, without the first `unknown` ones.
     classes: SmallVec<[u32; 32]>,
+    /// Classes that were defined before this walk began.
+    unknown: usize,
+    /// Classes that were defined before the attachments.
+    outer: usize,
+    /// Some attachment is an instance of such a class.
+    pub(super) uses_outer: bool,
     open: SmallVec<[Open; 64]>,
     elements_left: usize,
     max_depth: usize,
@@ -40,12 +46,26 @@ impl<'a> Walk<'a> {
         Self {
             reader: Reader::at(bytes, position),
             classes: SmallVec::new(),
+            unknown: 0,
+            outer: 0,
+            uses_outer: false,
             open: SmallVec::new(),
             elements_left: limits.max_elements,
             max_depth: limits.max_depth,
             defines: false,
             refers: false,
         }
+    }
+
+    /// Goes on at attachments before which so many classes were defined.
+    pub(super) const fn behind_classes(mut self, classes: usize) -> Self {
+        self.unknown = classes;
+        self
+    }
+
+    /// Classes that were defined before the attachments.
+    pub(super) const fn outer_classes(&self) -> usize {
+        self.outer
     }
 
     pub(super) const fn position(&self) -> usize {
@@ -92,6 +112,7 @@ impl<'a> Walk<'a> {
 
     /// Enters a map of any type; `false` for null, which is passed over.
     pub(super) fn enter_map(&mut self) -> Result<bool, DecodeError> {
+        self.outer = self.classes.len();
         match self.u8()? {
             b'H' => Ok(true),
             b'M' => self.type_name().map(|()| true),
@@ -188,7 +209,7 @@ impl<'a> Walk<'a> {
             };
             let text = self.units(units)?;
             if tag != b'R' {
-                return Ok(if chunks == 0 { Value::Text(text) } else { Value::Other });
+                return Ok(if chunks == 0 { Value::Text(text) } else { Value::Scattered });
             }
             chunks = chunks.saturating_add(1);
             tag = self.u8()?;
@@ -204,13 +225,15 @@ impl<'a> Walk<'a> {
             length = 0;
             let mut left = units;
             while left > 0 {
-                let (bytes, units) = match rest.get(length) {
-                    Some(0x00..=0x7f) => (1, 1),
-                    Some(0xc0..=0xdf) => (2, 1),
-                    Some(0xe0..=0xef) => (3, 1),
-                    Some(0xf0..=0xf7) => (4, 2),
-                    Some(_) => return Err(self.malformed("text that is not UTF-8")),
-                    None => return Err(self.malformed("text ends early")),
+                // Java reads other forms as well, such as ASCII in two bytes: nobody writes them but to hide a text.
+                let (bytes, units) = match rest.get(length..).unwrap_or_default() {
+                    [0x00..=0x7f, ..] => (1, 1),
+                    [0xc2..=0xdf, 0x80..=0xbf, ..] => (2, 1),
+                    [0xe0, 0xa0..=0xbf, 0x80..=0xbf, ..] | [0xe1..=0xef, 0x80..=0xbf, 0x80..=0xbf, ..] => (3, 1),
+                    [0xf0, 0x90..=0xbf, 0x80..=0xbf, 0x80..=0xbf, ..]
+                    | [0xf1..=0xf4, 0x80..=0xbf, 0x80..=0xbf, 0x80..=0xbf, ..] => (4, 2),
+                    [] => return Err(self.malformed("text ends early")),
+                    _ => return Err(self.malformed("text that is not UTF-8")),
                 };
                 length = length.saturating_add(bytes);
                 left = left.saturating_sub(units);
@@ -251,7 +274,9 @@ impl<'a> Walk<'a> {
 
     fn object(&mut self, class: i32) -> Result<Value<'a>, DecodeError> {
         self.refers = true;
-        let fields = usize::try_from(class).ok().and_then(|class| self.classes.get(class)).copied();
+        let class = usize::try_from(class).unwrap_or(usize::MAX);
+        self.uses_outer |= class < self.outer;
+        let fields = class.checked_sub(self.unknown).and_then(|class| self.classes.get(class)).copied();
         match fields {
             Some(fields) => self.push(Open::Values(fields)),
             None => Err(self.malformed("object of a class that was not defined")),

@@ -3,7 +3,7 @@
 use meltemi::{DecodeError, EncodeError, FailureKind, Limits, Marks, Metadata, Outcome};
 
 use super::{
-    body::{FASTJSON, Form, GSON, PROTOBUF_JSON, Place, Walk},
+    body::{FASTJSON, Form, GSON, HESSIAN2, PROTOBUF_JSON, Place, Walk},
     header::{self, Header},
     request::visit_entries,
     text,
@@ -55,7 +55,14 @@ pub(super) fn metadata<'a>(header: &Header, frame: &'a [u8], limits: &Limits) ->
         return Metadata::EMPTY;
     }
     let mark = |limit: usize| u32::try_from(limit).unwrap_or(u32::MAX);
-    let marks = [mark(limits.max_depth), mark(limits.max_elements), 0, 0, 0, 0];
+    let marks = [
+        mark(limits.max_depth),
+        mark(limits.max_elements),
+        mark(limits.max_header_bytes),
+        mark(limits.max_headers),
+        0,
+        0,
+    ];
     Metadata::EMPTY.with_headers(frame, marks, walk_headers)
 }
 
@@ -84,24 +91,52 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// Appends the body of a reply with a status other than 20: one bare text, in the encoding of the request. In an
-/// encoding that we do not write it is left empty: Java clients then report that they cannot read the reply.
-pub(super) fn put_message(serialization: u8, message: &str, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+/// The serialization of a reply with a status other than 20, for a request in `serialization`. Java clients read a reply
+/// as its own header says: those of encodings that we do not write get hessian2, which all of them know.
+pub(super) const fn message_serialization(serialization: u8) -> u8 {
     match (Form::of(serialization), serialization) {
-        (Some(form), _) => text::put_item(form, message, out),
-        (None, FASTJSON | GSON | PROTOBUF_JSON) => {
-            text::put_json_line(message, out);
-            Ok(())
-        }
-        (None, _) => Ok(()),
+        (Some(_), _) | (None, FASTJSON | GSON | PROTOBUF_JSON) => serialization,
+        (None, _) => HESSIAN2,
     }
 }
 
+/// Appends the body of a reply with a status other than 20: one bare text.
+pub(super) fn put_message(serialization: u8, message: &str, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    match Form::of(serialization) {
+        Some(form) => text::put_item(form, message.as_bytes(), out),
+        None => {
+            text::put_json_line(message, out);
+            Ok(())
+        }
+    }
+}
+
+/// The headers of a reply: none if they are above the limits, since a reply must reach its client whatever it carries.
 fn walk_headers<'b>(frame: &'b [u8], marks: &Marks, visit: &mut dyn FnMut(&'b [u8], &'b [u8])) {
-    let &[max_depth, max_elements, ..] = marks;
+    let [max_depth, max_elements, max_bytes, max_headers, ..] = marks.map(|mark| mark as usize);
     let Some(form) = frame.get(2).and_then(|flags| Form::of(flags & 0x1f)) else { return };
-    let limits = Limits { max_depth: max_depth as usize, max_elements: max_elements as usize, ..Limits::default() };
-    if let Ok(Some(Answer { place: Place::Map, walk, .. })) = Answer::read(frame, form, &limits) {
+    let limits = Limits { max_depth, max_elements, ..Limits::default() };
+    let Ok(Some(Answer { map, place: Place::Map, mut walk })) = Answer::read(frame, form, &limits) else { return };
+    let again = walk.outer_classes().unwrap_or_default();
+    let (mut headers, mut bytes) = (0usize, 0usize);
+    while let Ok(Some(entry)) = walk.entry() {
+        headers = headers.saturating_add(1);
+        bytes = bytes.saturating_add(entry.size());
+        if headers > max_headers || bytes > max_bytes {
+            return;
+        }
+    }
+    let read = match walk.outer_classes() {
+        Some(_) => {
+            let mut walk = Walk::at_map(form, frame, map, again, &limits);
+            walk.enter().map(|_| walk)
+        }
+        None => match Answer::read(frame, form, &limits) {
+            Ok(Some(answer)) => Ok(answer.walk),
+            _ => return,
+        },
+    };
+    if let Ok(walk) = read {
         visit_entries(walk, visit);
     }
 }

@@ -5,19 +5,19 @@ use meltemi::{EncodeError, wire::put_varint};
 use super::{body::Form, protobuf};
 
 /// Appends a text that stands alone in a body.
-pub(super) fn put_item(form: Form, text: &str, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+pub(super) fn put_item(form: Form, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     match form {
-        Form::Hessian2 => put_hessian(text.as_bytes(), out),
+        Form::Hessian2 => put_hessian(text, out),
         Form::Fastjson2 => {
             let start = out.len();
             out.extend_from_slice(&[0; 4]);
-            put_jsonb(text.as_bytes(), out)?;
-            close_length(out, start)
+            put_jsonb(text, out)?;
+            close_length(out.get_mut(start..).unwrap_or_default(), 0)
         }
         Form::Protobuf => {
             let mut message = Vec::new();
             if !text.is_empty() {
-                put_field(protobuf::FIRST, text.as_bytes(), &mut message);
+                put_field(protobuf::FIRST, utf8(text)?, &mut message);
             }
             put_varint(out, message.len() as u64);
             out.extend_from_slice(&message);
