@@ -43,7 +43,7 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A cluster's name, as in Istio.
-pub(super) fn name(host: &str, port: u16, subset: Option<&str>) -> String {
+pub(crate) fn name(host: &str, port: u16, subset: Option<&str>) -> String {
     format!("outbound|{port}|{}|{host}", subset.unwrap_or_default())
 }
 

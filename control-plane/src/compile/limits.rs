@@ -108,6 +108,13 @@ impl Limits {
         limits
     }
 
+    /// Those of single routes, for the client's side of a mesh, and those of the service, for the server's.
+    pub(super) fn of_sides(self) -> (Self, Self) {
+        let Self { routes, conditions, default, global } = self;
+        let client = Self { routes, ..Self::default() };
+        (client, Self { routes: HashMap::new(), conditions, default, global })
+    }
+
     /// The route has a limit of its own.
     pub(super) fn of_route(&self, index: usize) -> Option<usize> {
         self.routes.contains_key(&index).then_some(index)

@@ -118,7 +118,7 @@ fn request_filters(
 }
 
 /// Adds the configuration of one of our network filters.
-fn add_filter<T: serde::Serialize>(name: &str, filter: &str, config: &T, output: &mut Output) {
+pub(super) fn add_filter<T: serde::Serialize>(name: &str, filter: &str, config: &T, output: &mut Output) {
     let filter = DynamicModuleNetworkFilter {
         dynamic_module_config: module(),
         filter_name: filter.to_owned(),
@@ -142,7 +142,7 @@ pub(super) fn plain<M: Message + Name>(name: &str, config: &M) -> Filter {
     Filter { name: name.to_owned(), config_type: any(config).map(ConfigType::TypedConfig) }
 }
 
-fn manager(name: &str, port: &Port, limits: &Limits) -> HttpConnectionManager {
+pub(super) fn manager(name: &str, port: &Port, limits: &Limits) -> HttpConnectionManager {
     let never = span(Duration::ZERO);
     HttpConnectionManager {
         stat_prefix: name.to_owned(),

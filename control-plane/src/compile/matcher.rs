@@ -75,7 +75,7 @@ fn header(key: &str, condition: Option<&StringMatch>, aliases: &[&str]) -> Resul
 }
 
 /// `interface` of Dubbo is the service.
-pub(super) fn metadata_key<'k>(key: &'k str, aliases: &[&str]) -> &'k str {
+pub(crate) fn metadata_key<'k>(key: &'k str, aliases: &[&str]) -> &'k str {
     if aliases.contains(&key) { "service" } else { key }
 }
 

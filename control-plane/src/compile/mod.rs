@@ -6,6 +6,7 @@ mod hash;
 mod limits;
 mod listener;
 mod matcher;
+pub(crate) mod mesh;
 mod packing;
 mod policy;
 mod protocols;
@@ -22,6 +23,10 @@ use crate::{
     snapshot::{Resource, Snapshot, TypeUrl},
 };
 
+pub(crate) use cluster::name as cluster_name;
+pub(crate) use matcher::metadata_key;
+pub use protocols::{CODEC_ANNOTATION, Protocol};
+pub(crate) use services::kubernetes_host;
 pub use services::{Port, Services};
 
 /// Name under which the dynamic module is loaded: `libmeltemi.so`.

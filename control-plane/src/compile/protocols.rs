@@ -15,6 +15,8 @@ use crate::{
 pub(super) const PORT_PREFIX: &str = "tcp-metaprotocol-";
 /// How `appProtocol` says it.
 const APP_PROTOCOL_PREFIX: &str = "meltemi.dev/";
+/// Annotation of a service whose HTTP-named ports carry our protocol: the codec.
+pub const CODEC_ANNOTATION: &str = "meltemi.dev/codec";
 /// Annotation of a service: `meltemi.dev/mode.<port>: connection`.
 const MODE_ANNOTATION: &str = "meltemi.dev/mode.";
 
@@ -47,6 +49,15 @@ impl Naming<'_> {
         }
         let rest = self.name.strip_prefix(PORT_PREFIX)?;
         Some(rest.split('-').next().unwrap_or(rest)).filter(|name| !name.is_empty())
+    }
+}
+
+impl Naming<'_> {
+    /// What the service's annotation says of a port that is HTTP by its name.
+    fn annotated<'m>(&self, metadata: &'m Metadata) -> Option<&'m str> {
+        let is_http = |name: &str| matches!(name.split('-').next(), Some("http" | "http2" | "grpc"));
+        let http = self.app_protocol.filter(|name| !name.is_empty()).map_or_else(|| is_http(self.name), is_http);
+        metadata.annotations.get(CODEC_ANNOTATION).filter(|_| http).map(String::as_str)
     }
 }
 
@@ -90,7 +101,7 @@ impl<'a> Protocols<'a> {
         field: &str,
         problems: &mut Vec<Problem>,
     ) -> Option<Protocol> {
-        let name = naming.protocol()?;
+        let name = naming.protocol().or_else(|| naming.annotated(metadata))?;
         let declared = self.declared.get(name).map(|object| &object.spec);
         let codec = declared.map_or(name, |spec| spec.codec_name());
         let options = declared.map(|spec| spec.options.clone()).unwrap_or_default();

@@ -82,7 +82,7 @@ pub(super) fn configuration(
     RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![host], ..RouteConfiguration::default() }
 }
 
-fn route(name: &str, headers: Vec<HeaderMatcher>, action: Action) -> EnvoyRoute {
+pub(super) fn route(name: &str, headers: Vec<HeaderMatcher>, action: Action) -> EnvoyRoute {
     let path = PathSpecifier::Prefix("/".to_owned());
     EnvoyRoute {
         name: name.to_owned(),

@@ -50,15 +50,27 @@ pub struct PortEndpoint {
 #[derive(Debug)]
 pub struct Services<'a> {
     ports: BTreeMap<(String, u16), Port>,
+    /// We make the listeners, so two ports cannot have the same address.
+    own_listeners: bool,
     rules: HashMap<String, &'a Object<DestinationRule>>,
     routers: HashMap<String, &'a Object<MetaRouter>>,
 }
 
 impl<'a> Services<'a> {
-    /// Collects them from a model.
+    /// Collects them from a model, for standalone proxies, where each port has a listener of its own.
     pub fn new(model: &'a Model, problems: &mut Vec<Problem>) -> Self {
+        Self::collect(model, true, problems)
+    }
+
+    /// Collects them from a model, for sidecars, whose listeners are Istio's business.
+    pub fn of_mesh(model: &'a Model, problems: &mut Vec<Problem>) -> Self {
+        Self::collect(model, false, problems)
+    }
+
+    fn collect(model: &'a Model, own_listeners: bool, problems: &mut Vec<Problem>) -> Self {
         let protocols = Protocols::new(model, problems);
-        let mut services = Self { ports: BTreeMap::new(), rules: HashMap::new(), routers: HashMap::new() };
+        let mut services =
+            Self { ports: BTreeMap::new(), own_listeners, rules: HashMap::new(), routers: HashMap::new() };
         services.add_service_entries(model, &protocols, problems);
         services.add_kubernetes(model, &protocols, problems);
         for rule in &model.destination_rules {
@@ -278,7 +290,8 @@ impl<'a> Services<'a> {
         }
         let clash = self.ports.values().find(|other| {
             let same_name = other.host == port.host && other.number == port.number;
-            let same_listener = other.protocol.is_some()
+            let same_listener = self.own_listeners
+                && other.protocol.is_some()
                 && port.protocol.is_some()
                 && (other.address, other.number) == (port.address, port.number);
             same_name || same_listener
@@ -292,7 +305,7 @@ impl<'a> Services<'a> {
     }
 }
 
-fn kubernetes_host(name: &str, namespace: &str) -> String {
+pub(crate) fn kubernetes_host(name: &str, namespace: &str) -> String {
     format!("{name}.{namespace}.svc.cluster.local")
 }
 

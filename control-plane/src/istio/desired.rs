@@ -37,3 +37,10 @@ pub struct Desired {
     /// What it says.
     pub spec: serde_json::Value,
 }
+
+impl Desired {
+    /// `Kind namespace/name`.
+    pub fn display(&self) -> String {
+        format!("{:?} {}/{}", self.kind, self.namespace, self.name)
+    }
+}

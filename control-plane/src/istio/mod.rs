@@ -1,5 +1,107 @@
-//! Stock Istio: the objects we write beside the user's, so that istiod configures its proxies for our protocols.
+//! Stock Istio: the objects we write beside the user's, so that istiod configures its proxies for our protocols. Pure, as
+//! the compile for standalone proxies: the same model and facts give the same objects.
+//!
+//! | shape | port | who makes HCM and routes |
+//! |---|---|---|
+//! | native | `appProtocol: meltemi.dev/<protocol>`, or HTTP-named with the annotation `meltemi.dev/codec` | istiod |
+//! | tcp | named `tcp-metaprotocol-<protocol>[-x]` | we: a filter that we serve in the place of `tcp_proxy` |
 
 mod desired;
+mod facts;
+mod native;
+mod patch;
+mod ports;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod virtual_service;
 
-pub use desired::{Desired, DesiredKind};
+use serde::Serialize;
+
+use self::ports::Shape;
+pub use self::{
+    desired::{Desired, DesiredKind},
+    facts::{Facts, Workload},
+};
+use crate::{compile::Services, model::Model, problem::Problem, snapshot::Snapshot};
+
+/// Label of workloads that carry the module: the generation of its configuration schema.
+pub const MODULE_LABEL: (&str, &str) = ("meltemi.dev/module", "1");
+
+/// How objects are made.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Proxies are stock Envoys without Istio's own extensions.
+    pub stock_envoy: bool,
+    /// Where proxies find our xDS server, as host and port; without it there is no `tcp` shape.
+    pub xds: Option<(String, u16)>,
+}
+
+/// What a model becomes.
+#[derive(Debug, Default)]
+pub struct Compiled {
+    /// Objects for the cluster.
+    pub desired: Vec<Desired>,
+    /// What sidecars get from us.
+    pub snapshot: Snapshot,
+    /// What is wrong with the model.
+    pub problems: Vec<Problem>,
+    /// Port by port, for people.
+    pub plan: Vec<Planned>,
+}
+
+/// What becomes of one port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    /// The service, by its host.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The codec, if the port asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub codec: Option<String>,
+    /// The shape, if the port is taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Shape>,
+    /// Why it is left alone, or what is noteworthy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Names of the objects that are written for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<String>,
+    /// Workloads behind it whose sidecars are changed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub workloads: Vec<String>,
+    /// Workloads behind it that lack the module and go on as plain TCP.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub without_module: Vec<String>,
+}
+
+/// Compiles a model for the sidecars of a mesh.
+pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
+    let mut output = Compiled::default();
+    let services = Services::of_mesh(model, &mut output.problems);
+    let ports = ports::collect(model, &services, &mut output);
+    for port in &ports {
+        let mut planned = port.planned(facts);
+        if port.shape == Shape::Tcp && options.xds.is_none() {
+            planned.notes.push("the tcp shape needs the address of our xDS server (--xds-service)".to_owned());
+            output.plan.push(planned);
+            continue;
+        }
+        let before = output.desired.len();
+        match port.shape {
+            Shape::Native | Shape::Http => native::add(port, facts, options, &mut output),
+            Shape::Tcp => tcp::add(port, &services, facts, &mut output),
+        }
+        planned.objects = output.desired.iter().skip(before).map(Desired::display).collect();
+        output.plan.push(planned);
+    }
+    virtual_service::add(model, &services, &ports, &mut output);
+    if ports.iter().any(|port| port.shape == Shape::Tcp)
+        && let Some(xds) = &options.xds
+    {
+        output.desired.push(tcp::xds_cluster(xds, facts));
+    }
+    output
+}

@@ -1,0 +1,131 @@
+//! What sidecars get from us where Istio sees TCP: an HCM in the place of `tcp_proxy`, and its routes. Clusters, listeners
+//! and endpoints are istiod's.
+//!
+//! Routes, with their own limits, are for the client's side. The limits of the whole service are for the server's, as in
+//! Aeraki: there they protect it from everybody.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use envoy_types::pb::envoy::{
+    config::{
+        core::v3::{
+            ApiConfigSource, ApiVersion, ConfigSource, GrpcService, api_config_source::ApiType,
+            config_source::ConfigSourceSpecifier, grpc_service,
+        },
+        route::v3::{
+            Route as EnvoyRoute, RouteAction, RouteConfiguration, VirtualHost, route::Action,
+            route_action::ClusterSpecifier,
+        },
+    },
+    extensions::filters::network::http_connection_manager::v3::{Rds, http_connection_manager::RouteSpecifier},
+};
+
+use super::{
+    Output,
+    limits::Limits,
+    listener,
+    packing::span,
+    router, routes,
+    services::{Port, Services},
+};
+use crate::{
+    problem::Problem,
+    snapshot::{Snapshot, TypeUrl},
+};
+
+/// How sidecars call our xDS server.
+pub(crate) const XDS_CLUSTER: &str = "meltemi_xds";
+
+/// The HCM of a client's sidecar.
+pub(crate) fn outbound_name(host: &str, port: u16) -> String {
+    format!("meltemi.hcm.out.{host}:{port}")
+}
+
+/// The HCM of a server's sidecar.
+pub(crate) fn inbound_name(host: &str, port: u16, target: u16) -> String {
+    format!("meltemi.hcm.in.{host}:{port}.{target}")
+}
+
+/// The relay of a client's sidecar.
+pub(crate) fn relay_name(host: &str, port: u16) -> String {
+    format!("meltemi.relay.out.{host}:{port}")
+}
+
+/// istiod's cluster of a port of the pod itself.
+pub(crate) fn inbound_cluster(target: u16) -> String {
+    format!("inbound|{target}||")
+}
+
+/// Adds the HCMs of a port in request mode, and their routes.
+pub(crate) fn managers(
+    port: &Port,
+    targets: &BTreeSet<u16>,
+    services: &Services<'_>,
+    snapshot: &mut Snapshot,
+    problems: &mut Vec<Problem>,
+) {
+    let Some(protocol) = &port.protocol else { return };
+    let router = services.router_of(&port.host);
+    let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new() };
+    let (client, server) = Limits::new(router, protocol, services, problems).of_sides();
+    let name = outbound_name(&port.host, port.number);
+    let routes = routes::configuration(&name, port, protocol, router, &client, services, problems);
+    output.add(TypeUrl::Route, &name, &routes);
+    add_manager(&name, port, &client, &mut output);
+    for target in targets {
+        let name = inbound_name(&port.host, port.number, *target);
+        let action = RouteAction {
+            cluster_specifier: Some(ClusterSpecifier::Cluster(inbound_cluster(*target))),
+            timeout: span(Duration::ZERO),
+            rate_limits: server.for_all(),
+            ..RouteAction::default()
+        };
+        let route: EnvoyRoute = routes::route("inbound", Vec::new(), Action::Route(action));
+        let host = VirtualHost {
+            name: port.host.clone(),
+            domains: vec!["*".to_owned()],
+            routes: server.split(route),
+            ..VirtualHost::default()
+        };
+        let routes =
+            RouteConfiguration { name: name.clone(), virtual_hosts: vec![host], ..RouteConfiguration::default() };
+        output.add(TypeUrl::Route, &name, &routes);
+        add_manager(&name, port, &server, &mut output);
+    }
+    *snapshot = output.snapshot;
+}
+
+/// Adds the relay of a port in connection mode.
+pub(crate) fn relay(port: &Port, services: &Services<'_>, snapshot: &mut Snapshot, problems: &mut Vec<Problem>) {
+    let Some(protocol) = &port.protocol else { return };
+    let name = format!("{}:{}", port.host, port.number);
+    let (config, _) = router::filters(&name, port, protocol, services.router_of(&port.host), services, problems);
+    let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new() };
+    listener::add_filter(&relay_name(&port.host, port.number), "relay", &config, &mut output);
+    *snapshot = output.snapshot;
+}
+
+fn add_manager(name: &str, port: &Port, limits: &Limits, output: &mut Output) {
+    let mut manager = listener::manager(name, port, limits);
+    manager.route_specifier =
+        Some(RouteSpecifier::Rds(Rds { config_source: Some(ours()), route_config_name: name.to_owned() }));
+    output.add(TypeUrl::ExtensionConfig, name, &super::packing::extension(name, &manager));
+}
+
+fn ours() -> ConfigSource {
+    let envoy = grpc_service::EnvoyGrpc { cluster_name: XDS_CLUSTER.to_owned(), ..grpc_service::EnvoyGrpc::default() };
+    let service = GrpcService {
+        target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(envoy)),
+        ..GrpcService::default()
+    };
+    ConfigSource {
+        resource_api_version: ApiVersion::V3.into(),
+        config_source_specifier: Some(ConfigSourceSpecifier::ApiConfigSource(ApiConfigSource {
+            api_type: ApiType::DeltaGrpc.into(),
+            transport_api_version: ApiVersion::V3.into(),
+            grpc_services: vec![service],
+            ..ApiConfigSource::default()
+        })),
+        ..ConfigSource::default()
+    }
+}

@@ -1,0 +1,208 @@
+//! EnvoyFilters and their patches. The parts of Envoy's configuration that go into one are JSON, which istiod reads as
+//! protobuf's JSON.
+
+use std::collections::BTreeMap;
+
+use meltemi_engine::config::{DeclareConfig, InletConfig, OutletConfig};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Desired, DesiredKind, MODULE_LABEL};
+use crate::{compile::MODULE, problem::Origin};
+
+/// Istio has dynamic modules since 1.31.
+const PROXY_VERSION: &str = r"^1\.(3[1-9]|[4-9][0-9])|^[2-9]\.";
+
+pub(super) const HCM: &str = "envoy.filters.network.http_connection_manager";
+pub(super) const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
+/// Bytes of the first requests that wait until the connection to the server is there.
+const EARLY_BYTES: u32 = 1024 * 1024;
+const NETWORK_FILTER: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter";
+
+/// Whose side of a call a sidecar is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Server,
+}
+
+impl Side {
+    const fn context(self) -> &'static str {
+        match self {
+            Self::Client => "SIDECAR_OUTBOUND",
+            Self::Server => "SIDECAR_INBOUND",
+        }
+    }
+
+    /// In names.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Client => "out",
+            Self::Server => "in",
+        }
+    }
+}
+
+/// Where in a listener: its name and, for the inbound one, the port of a chain.
+#[derive(Debug, Clone)]
+pub(super) struct Place<'p> {
+    pub(super) side: Side,
+    pub(super) listener: &'p str,
+    pub(super) destination_port: Option<u16>,
+}
+
+impl Place<'_> {
+    fn listener(&self, chain: Value) -> Value {
+        let mut listener = json!({"name": self.listener});
+        if let (Some(port), Some(chain)) = (self.destination_port, chain.as_object()) {
+            let mut chain = chain.clone();
+            chain.insert("destinationPort".to_owned(), json!(port));
+            listener["filterChain"] = json!(chain);
+        } else if !chain.is_null() {
+            listener["filterChain"] = chain;
+        }
+        listener
+    }
+}
+
+fn patch(apply_to: &str, side: Side, place: (&str, Value), operation: &str, value: Value) -> Value {
+    let mut of = json!({"context": side.context(), "proxy": {"proxyVersion": PROXY_VERSION}});
+    of[place.0] = place.1;
+    let mut what = json!({"operation": operation});
+    if !value.is_null() {
+        what["value"] = value;
+    }
+    json!({"applyTo": apply_to, "match": of, "patch": what})
+}
+
+/// The listener filter `declare`: before Istio's own at a client, after them at a server, where the port is known only then.
+pub(super) fn declare(place: &Place<'_>, config: &DeclareConfig) -> Value {
+    let operation = match place.side {
+        Side::Client => "INSERT_FIRST",
+        Side::Server => "ADD",
+    };
+    let filter = json!({
+        "name": "meltemi.declare",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.listener.dynamic_modules.v3.DynamicModuleListenerFilter",
+            "dynamic_module_config": module(),
+            "filter_name": "declare",
+            "filter_config": config_of(config),
+        },
+    });
+    patch("LISTENER_FILTER", place.side, ("listener", json!({"name": place.listener})), operation, filter)
+}
+
+/// A network filter in front of `before`, whose configuration comes by ECDS: a proxy that cannot load the module loses this
+/// chain, not its listener.
+pub(super) fn insert(place: &Place<'_>, before: &str, name: &str) -> Value {
+    let chain = place.listener(json!({"filter": {"name": before}}));
+    let source = json!({"ads": {}, "initial_fetch_timeout": "2s", "resource_api_version": "V3"});
+    let filter = json!({"name": name, "config_discovery": {"config_source": source, "type_urls": [NETWORK_FILTER]}});
+    patch("NETWORK_FILTER", place.side, ("listener", chain), "INSERT_BEFORE", filter)
+}
+
+/// Another filter in the place of `tcp_proxy`.
+pub(super) fn replace_tcp_proxy(place: &Place<'_>, filter: Value) -> Value {
+    let chain = place.listener(json!({"filter": {"name": TCP_PROXY}}));
+    patch("NETWORK_FILTER", place.side, ("listener", chain), "REPLACE", filter)
+}
+
+/// Takes one of Istio's HTTP filters out.
+pub(super) fn remove_http_filter(place: &Place<'_>, name: &str) -> Value {
+    let chain = place.listener(json!({"filter": {"name": HCM, "subFilter": {"name": name}}}));
+    patch("HTTP_FILTER", place.side, ("listener", chain), "REMOVE", Value::Null)
+}
+
+/// The bridge on the clusters that `cluster` matches.
+pub(super) fn bridge(side: Side, cluster: Value, config: &OutletConfig) -> Value {
+    let upstream = json!({"upstream_config": {
+        "name": "envoy.upstreams.http.dynamic_modules",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.dynamic_modules.v3.Config",
+            "dynamic_module_config": module(),
+            "bridge_name": "outlet",
+            "bridge_config": config_of(config),
+        },
+    }});
+    patch("CLUSTER", side, ("cluster", cluster), "MERGE", upstream)
+}
+
+/// The configuration of an inlet, for istiod to serve by ECDS. Names are global to a proxy.
+pub(super) fn inlet(name: &str, config: &InletConfig) -> Value {
+    extension(
+        name,
+        json!({
+            "@type": NETWORK_FILTER,
+            "dynamic_module_config": module(),
+            "filter_name": "inlet",
+            "filter_config": config_of(config),
+        }),
+    )
+}
+
+fn extension(name: &str, config: Value) -> Value {
+    json!({
+        "applyTo": "EXTENSION_CONFIG",
+        "match": {"context": "ANY", "proxy": {"proxyVersion": PROXY_VERSION}},
+        "patch": {"operation": "ADD", "value": {"name": name, "typed_config": config}},
+    })
+}
+
+/// A cluster of our own.
+pub(super) fn add_cluster(cluster: Value) -> Value {
+    json!({
+        "applyTo": "CLUSTER",
+        "match": {"context": "ANY", "proxy": {"proxyVersion": PROXY_VERSION}, "cluster": {}},
+        "patch": {"operation": "ADD", "value": cluster},
+    })
+}
+
+fn module() -> Value {
+    json!({"name": MODULE, "do_not_close": true})
+}
+
+fn config_of<T: Serialize>(config: &T) -> Value {
+    let text = serde_json::to_string(config).unwrap_or_default();
+    json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": text})
+}
+
+/// An EnvoyFilter for workloads with the module that have these labels as well.
+pub(super) fn envoy_filter(
+    namespace: &str,
+    name: String,
+    owner: Option<&Origin>,
+    labels: &BTreeMap<String, String>,
+    patches: Vec<Value>,
+) -> Desired {
+    let mut selector = labels.clone();
+    selector.insert(MODULE_LABEL.0.to_owned(), MODULE_LABEL.1.to_owned());
+    Desired {
+        kind: DesiredKind::EnvoyFilter,
+        namespace: namespace.to_owned(),
+        name,
+        owner: owner.cloned(),
+        spec: json!({"workloadSelector": {"labels": selector}, "configPatches": patches}),
+    }
+}
+
+/// One of our network filters in front of `before`, configured by our own xDS server.
+pub(super) fn insert_ours(place: &Place<'_>, before: &str, name: &str) -> Value {
+    let chain = place.listener(json!({"filter": {"name": before}}));
+    let filter = json!({"name": name, "config_discovery": {
+        "config_source": super::tcp::ours(), "type_urls": [NETWORK_FILTER],
+    }});
+    patch("NETWORK_FILTER", place.side, ("listener", chain), "INSERT_BEFORE", filter)
+}
+
+/// Makes `tcp_proxy` wait until a client has said something.
+pub(super) fn wait_for_data(place: &Place<'_>) -> Value {
+    let chain = place.listener(json!({"filter": {"name": TCP_PROXY}}));
+    let options = json!({"typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "upstream_connect_mode": "ON_DOWNSTREAM_DATA",
+        "max_early_data_bytes": EARLY_BYTES,
+    }});
+    patch("NETWORK_FILTER", place.side, ("listener", chain), "MERGE", options)
+}

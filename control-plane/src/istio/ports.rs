@@ -1,0 +1,232 @@
+//! Ports of the mesh that are ours.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use serde::Serialize;
+
+use super::{Compiled, Facts, Planned, patch::Side};
+use crate::{
+    compile::{CODEC_ANNOTATION, Port, Protocol, Services},
+    model::{EndpointSlice, Metadata, Model, Object, Service, ServiceEntry, ServicePort, TargetPort},
+    problem::Origin,
+};
+
+/// Which configuration a port gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shape {
+    /// istiod's HCM in a listener of the service's own.
+    Native,
+    /// istiod's HCM in the listener that HTTP services share.
+    Http,
+    /// Our HCM in the place of `tcp_proxy`.
+    Tcp,
+}
+
+/// A port of a service, as the mesh sees it.
+#[derive(Debug)]
+pub(super) struct MeshPort<'a> {
+    pub(super) origin: &'a Origin,
+    pub(super) namespace: &'a str,
+    /// Name of the object.
+    pub(super) name: &'a str,
+    pub(super) host: &'a str,
+    pub(super) number: u16,
+    pub(super) shape: Shape,
+    pub(super) protocol: &'a Protocol,
+    /// Where clients connect to: the service's addresses, or its pods'. None: to whatever the name stands for.
+    pub(super) addresses: Vec<IpAddr>,
+    /// No address of its own: each pod is one.
+    pub(super) headless: bool,
+    /// The port's numbers in the pods.
+    pub(super) targets: BTreeSet<u16>,
+    /// Which pods; empty if it selects none.
+    pub(super) selector: &'a BTreeMap<String, String>,
+}
+
+impl MeshPort<'_> {
+    /// Names of the listeners in which clients' sidecars take its connections.
+    pub(super) fn listeners(&self) -> Vec<String> {
+        let named = |address: &dyn std::fmt::Display| format!("{address}_{}", self.number);
+        match self.addresses.as_slice() {
+            [first, ..] if self.shape == Shape::Http => vec![named(if first.is_ipv6() { &"::" } else { &"0.0.0.0" })],
+            [] => vec![named(&"0.0.0.0")],
+            addresses if self.headless => addresses.iter().map(|address| named(address)).collect(),
+            // A dual stack listener is called by its first address.
+            [first, ..] => vec![named(first)],
+        }
+    }
+
+    /// `:authority` of its requests.
+    pub(super) fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.number)
+    }
+
+    /// Name of the EnvoyFilter of one side.
+    pub(super) fn filter_name(&self, side: Side) -> String {
+        match side {
+            Side::Client => format!("meltemi-out-{}-{}-{}", self.namespace, self.name, self.number),
+            Side::Server => format!("meltemi-in-{}-{}", self.name, self.number),
+        }
+    }
+
+    /// Name of a filter configuration, of which a proxy must not have two.
+    pub(super) fn extension_name(&self, filter: &str, side: Side) -> String {
+        format!("meltemi.{filter}.{}.{}.{}.{}", side.word(), self.namespace, self.name, self.number)
+    }
+
+    /// What people are told of it; without the objects.
+    pub(super) fn planned(&self, facts: &Facts) -> Planned {
+        let behind = facts.workloads.iter().filter(|pod| pod.is_selected(self.namespace, self.selector));
+        let (with, without): (Vec<_>, Vec<_>) = behind.partition(|pod| pod.has_module());
+        let names = |pods: Vec<&super::Workload>| pods.iter().map(|p| format!("{}/{}", p.namespace, p.name)).collect();
+        Planned {
+            host: self.host.to_owned(),
+            port: self.number,
+            codec: Some(self.protocol.codec.name.clone()),
+            shape: Some(self.shape),
+            notes: Vec::new(),
+            objects: Vec::new(),
+            workloads: names(with),
+            without_module: names(without),
+        }
+    }
+}
+
+/// Finds all ports that are ours; of the others the plan says why they are left alone.
+pub(super) fn collect<'a>(model: &'a Model, services: &'a Services<'_>, output: &mut Compiled) -> Vec<MeshPort<'a>> {
+    let mut all = Vec::new();
+    for service in &model.services {
+        for port in &service.spec.ports {
+            let host = crate::compile::kubernetes_host(&service.metadata.name, &service.metadata.namespace);
+            let Some(compiled) = services.port(&host, port.port).filter(|p| p.origin == service.origin) else {
+                continue;
+            };
+            match shape(&port.name, port.app_protocol.as_deref(), &service.metadata) {
+                Some(shape) if compiled.protocol.is_some() => {
+                    all.extend(of_service(service, port, compiled, shape, model))
+                }
+                _ => output.plan.push(left_alone(compiled)),
+            }
+        }
+    }
+    for entry in &model.service_entries {
+        for (host, port) in entry.spec.hosts.iter().flat_map(|h| entry.spec.ports.iter().map(move |p| (h, p))) {
+            let Some(compiled) = services.port(host, port.number).filter(|p| p.origin == entry.origin) else {
+                continue;
+            };
+            match shape(&port.name, Some(&port.protocol), &entry.metadata) {
+                Some(shape) if compiled.protocol.is_some() => all.extend(of_entry(entry, compiled, shape)),
+                _ => output.plan.push(left_alone(compiled)),
+            }
+        }
+    }
+    all
+}
+
+/// The shape that a port asks for.
+fn shape(name: &str, app_protocol: Option<&str>, metadata: &Metadata) -> Option<Shape> {
+    if app_protocol.is_some_and(|protocol| protocol.starts_with("meltemi.dev/")) {
+        Some(Shape::Native)
+    } else if name.starts_with("tcp-metaprotocol-") {
+        Some(Shape::Tcp)
+    } else if metadata.annotations.contains_key(CODEC_ANNOTATION) {
+        Some(Shape::Http)
+    } else {
+        None
+    }
+}
+
+fn left_alone(port: &Port) -> Planned {
+    Planned {
+        host: port.host.clone(),
+        port: port.number,
+        codec: None,
+        shape: None,
+        notes: vec![
+            "no codec: neither appProtocol meltemi.dev/<protocol>, nor the name tcp-metaprotocol-<protocol>, nor \
+                     an HTTP name with the annotation meltemi.dev/codec"
+                .to_owned(),
+        ],
+        objects: Vec::new(),
+        workloads: Vec::new(),
+        without_module: Vec::new(),
+    }
+}
+
+fn of_service<'a>(
+    service: &'a Object<Service>,
+    port: &'a ServicePort,
+    compiled: &'a Port,
+    shape: Shape,
+    model: &'a Model,
+) -> Option<MeshPort<'a>> {
+    let slices: Vec<&EndpointSlice> = model
+        .endpoint_slices
+        .iter()
+        .filter(|slice| {
+            slice.metadata.namespace == service.metadata.namespace
+                && slice.metadata.labels.get("kubernetes.io/service-name") == Some(&service.metadata.name)
+        })
+        .map(|slice| &slice.spec)
+        .collect();
+    let ips = service.spec.cluster_ips.iter().chain(&service.spec.cluster_ip);
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for ip in ips.filter_map(|ip| ip.parse().ok()) {
+        if !addresses.contains(&ip) {
+            addresses.push(ip);
+        }
+    }
+    let headless = addresses.is_empty();
+    if headless {
+        let pods = slices.iter().flat_map(|slice| &slice.endpoints).flat_map(|endpoint| &endpoint.addresses);
+        addresses = pods.filter_map(|address| address.parse().ok()).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+    }
+    let targets = match &port.target_port {
+        None => BTreeSet::from([port.port]),
+        Some(TargetPort::Number(number)) => BTreeSet::from([*number]),
+        // The slices say what the pods' containers call it.
+        Some(TargetPort::Name(_)) => slices
+            .iter()
+            .flat_map(|slice| &slice.ports)
+            .filter(|named| named.name.as_deref().unwrap_or_default() == port.name)
+            .map(|named| named.port)
+            .collect(),
+    };
+    Some(MeshPort {
+        origin: &service.origin,
+        namespace: &service.metadata.namespace,
+        name: &service.metadata.name,
+        host: &compiled.host,
+        number: compiled.number,
+        shape,
+        protocol: compiled.protocol.as_ref()?,
+        addresses,
+        headless,
+        targets,
+        selector: &service.spec.selector,
+    })
+}
+
+fn of_entry<'a>(entry: &'a Object<ServiceEntry>, compiled: &'a Port, shape: Shape) -> Option<MeshPort<'a>> {
+    static NOBODY: BTreeMap<String, String> = BTreeMap::new();
+    let addresses = entry.spec.addresses.iter().filter_map(|address| address.parse().ok()).collect();
+    Some(MeshPort {
+        origin: &entry.origin,
+        namespace: &entry.metadata.namespace,
+        name: &entry.metadata.name,
+        host: &compiled.host,
+        number: compiled.number,
+        shape,
+        protocol: compiled.protocol.as_ref()?,
+        addresses,
+        headless: false,
+        targets: BTreeSet::from([compiled.number]),
+        selector: &NOBODY,
+    })
+}

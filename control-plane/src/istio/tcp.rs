@@ -1,0 +1,160 @@
+//! The tcp shape: istiod sees TCP; in the place of its `tcp_proxy` stands an HCM with routes of our own, both served by our
+//! xDS server. In connection mode `tcp_proxy` stays, behind the relay.
+//!
+//! A proxy that starts while we are not there gets the default that istiod gives it, a route to the service itself, and
+//! keeps what it had from us otherwise.
+
+use std::collections::BTreeMap;
+
+use meltemi_engine::{config::InletConfig, names};
+use serde_json::{Value, json};
+
+use super::{
+    Compiled, Desired, Facts,
+    native::{INBOUND, inlet, outlet},
+    patch::{self, Place, Side, TCP_PROXY},
+    ports::MeshPort,
+};
+use crate::{
+    compile::{
+        self, Services,
+        mesh::{self, XDS_CLUSTER},
+    },
+    model::Mode,
+};
+
+const HCM_TYPE: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+
+/// Adds the objects of a port, and what our xDS server has for it.
+pub(super) fn add(port: &MeshPort<'_>, services: &Services<'_>, facts: &Facts, output: &mut Compiled) {
+    let Some(compiled) = services.port(port.host, port.number) else { return };
+    if port.protocol.mode == Mode::Connection {
+        connection(port, facts, output);
+        mesh::relay(compiled, services, &mut output.snapshot, &mut output.problems);
+        return;
+    }
+    let outbound = compile::cluster_name(port.host, port.number, None);
+    let mut patches = Vec::new();
+    let inlet_name = port.extension_name("inlet", Side::Client);
+    for listener in port.listeners() {
+        let place = Place { side: Side::Client, listener: &listener, destination_port: None };
+        patches.push(patch::insert(&place, TCP_PROXY, &inlet_name));
+        patches
+            .push(patch::replace_tcp_proxy(&place, manager(&mesh::outbound_name(port.host, port.number), &outbound)));
+    }
+    let cluster = json!({"service": port.host, "portNumber": port.number});
+    patches.push(patch::bridge(Side::Client, cluster, &outlet(port)));
+    let config = InletConfig { authority: Some(port.authority()), ..inlet(port) };
+    patches.push(patch::inlet(&inlet_name, &config));
+    let owner = (port.namespace == facts.root_namespace).then_some(port.origin);
+    let name = port.filter_name(Side::Client);
+    output.desired.push(patch::envoy_filter(&facts.root_namespace, name, owner, &BTreeMap::new(), patches));
+    if !port.selector.is_empty() {
+        server(port, output);
+    }
+    mesh::managers(compiled, &port.targets, services, &mut output.snapshot, &mut output.problems);
+}
+
+fn server(port: &MeshPort<'_>, output: &mut Compiled) {
+    let inlet_name = port.extension_name("inlet", Side::Server);
+    let mut patches = Vec::new();
+    for target in &port.targets {
+        let place = Place { side: Side::Server, listener: INBOUND, destination_port: Some(*target) };
+        patches.push(patch::insert(&place, TCP_PROXY, &inlet_name));
+        let cluster = mesh::inbound_cluster(*target);
+        let filter = manager(&mesh::inbound_name(port.host, port.number, *target), &cluster);
+        patches.push(patch::replace_tcp_proxy(&place, filter));
+        patches.push(patch::bridge(Side::Server, json!({"portNumber": target}), &outlet(port)));
+    }
+    let config = InletConfig { authority: Some(port.authority()), ..inlet(port) };
+    patches.push(patch::inlet(&inlet_name, &config));
+    let name = port.filter_name(Side::Server);
+    output.desired.push(patch::envoy_filter(port.namespace, name, Some(port.origin), port.selector, patches));
+}
+
+/// `tcp_proxy` waits for the relay, which says where to.
+fn connection(port: &MeshPort<'_>, facts: &Facts, output: &mut Compiled) {
+    let name = mesh::relay_name(port.host, port.number);
+    let mut patches = Vec::new();
+    for listener in port.listeners() {
+        let place = Place { side: Side::Client, listener: &listener, destination_port: None };
+        patches.push(patch::insert_ours(&place, TCP_PROXY, &name));
+        patches.push(patch::wait_for_data(&place));
+    }
+    let owner = (port.namespace == facts.root_namespace).then_some(port.origin);
+    let name = port.filter_name(Side::Client);
+    output.desired.push(patch::envoy_filter(&facts.root_namespace, name, owner, &BTreeMap::new(), patches));
+}
+
+/// An HCM from our xDS server; until that answers, one with a route to `cluster`.
+fn manager(name: &str, cluster: &str) -> Value {
+    let header = |key: &str, value: &str| json!({"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"});
+    let default = json!({
+        "@type": HCM_TYPE,
+        "stat_prefix": name,
+        "codec_type": "HTTP2",
+        "http2_protocol_options": {"max_concurrent_streams": 2_147_483_647u32},
+        "common_http_protocol_options": {"idle_timeout": "0s", "max_headers_count": 200},
+        "max_request_headers_kb": 96,
+        "stream_idle_timeout": "0s",
+        "generate_request_id": false,
+        "skip_xff_append": true,
+        "normalize_path": false,
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "server_header_transformation": "PASS_THROUGH",
+        "local_reply_config": {"mappers": [{
+            "filter": {"status_code_filter": {"comparison":
+                {"op": "GE", "value": {"default_value": 100, "runtime_key": "meltemi.local_reply"}}}},
+            "headers_to_add": [
+                header(names::DETAILS, "%RESPONSE_CODE_DETAILS%"), header(names::FLAGS, "%RESPONSE_FLAGS%"),
+            ],
+        }]},
+        "route_config": {"name": "default", "virtual_hosts": [{"name": "default", "domains": ["*"], "routes": [
+            {"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}},
+        ]}]},
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+            "suppress_envoy_headers": true,
+        }}],
+    });
+    json!({"name": name, "config_discovery": {
+        "config_source": ours(),
+        "type_urls": [HCM_TYPE],
+        "default_config": default,
+    }})
+}
+
+/// Our xDS server as the source of a configuration.
+pub(super) fn ours() -> Value {
+    json!({
+        "api_config_source": {
+            "api_type": "DELTA_GRPC",
+            "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
+        },
+        "initial_fetch_timeout": "2s",
+        "resource_api_version": "V3",
+    })
+}
+
+/// The cluster of our xDS server, for all proxies with the module.
+pub(super) fn xds_cluster((host, port): &(String, u16), facts: &Facts) -> Desired {
+    let kind = if host.parse::<std::net::IpAddr>().is_ok() { "STATIC" } else { "STRICT_DNS" };
+    let cluster = json!({
+        "name": XDS_CLUSTER,
+        "type": kind,
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": XDS_CLUSTER, "endpoints": [{"lb_endpoints": [
+            {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}},
+        ]}]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {
+                "connection_keepalive": {"interval": "30s", "timeout": "10s"},
+            }},
+        }},
+    });
+    let patches = vec![patch::add_cluster(cluster)];
+    patch::envoy_filter(&facts.root_namespace, "meltemi-xds".to_owned(), None, &BTreeMap::new(), patches)
+}
