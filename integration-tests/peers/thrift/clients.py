@@ -10,9 +10,10 @@ from peer import Demo
 
 
 @contextmanager
-def client(port, transport="framed", protocol="binary", zlib=False, headers=None, timeout=20_000):
+def client(port, transport="framed", protocol="binary", zlib=False, headers=None, timeout=20_000,
+           address="127.0.0.1"):
     """A client of the service `Demo`; `headers` go with every call where the transport has them."""
-    socket = TSocket("127.0.0.1", port)
+    socket = TSocket(address, port)
     socket.setTimeout(timeout)
     if transport == "header":
         encoding = THeaderProtocol(socket, ALLOWED, default_protocol=SUB[protocol])

@@ -43,6 +43,7 @@ class Impl:
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("port", type=int)
+    arguments.add_argument("--address", default="127.0.0.1", help="where to listen")
     arguments.add_argument("--version", default="v1")
     arguments.add_argument("--transport", default="framed", choices=["framed", "unframed", "header"])
     arguments.add_argument("--protocol", default="binary", choices=list(PROTO))
@@ -51,7 +52,7 @@ def main():
         transports, protocols = TTransportFactoryBase(), THeaderProtocolFactory(ALLOWED)
     else:
         transports, protocols = TRANS[options.transport], PROTO[options.protocol]
-    socket = TServerSocket("127.0.0.1", options.port)
+    socket = TServerSocket(options.address, options.port)
     server = TThreadedServer(Demo.Processor(Impl(options.version)), socket, transports, protocols, daemon=True)
     print("READY", flush=True)
     server.serve()

@@ -1,0 +1,179 @@
+"""A real Istio mesh on this machine, without containers: Kubernetes' API server, istiod, and pods as network namespaces.
+
+Istio's own Envoy extensions are not in stock Envoy, so istiod runs without them. Everything else is unmodified.
+"""
+
+import itertools
+import json
+import os
+import pathlib
+import re
+import urllib.request
+
+from harness import wait_until
+from kube import Kubernetes
+from pod import Pod
+from processes import BRIDGE, Registry, remove_namespace, sh
+
+SUBNET = "10.91.0"
+ROOT_NAMESPACE = "istio-system"
+ISTIO_VERSION = "1.31.0"
+
+
+class Service:
+    """A Kubernetes Service as clients see it."""
+
+    def __init__(self, name: str, namespace: str, ip: str):
+        self.name, self.namespace, self.ip = name, namespace, ip
+        self.host = f"{name}.{namespace}.svc.cluster.local"
+
+
+class Space:
+    """A namespace with pods of its own: what one module of tests works in."""
+
+    def __init__(self, bed: "Bed", name: str, mtls: str, envoy: pathlib.Path | None, module: pathlib.Path | None):
+        self.bed, self.name, self.envoy, self.module = bed, name, envoy, module
+        self.pods: dict[str, Pod] = {}
+        bed.kube.namespace(name)
+        self.apply({"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "default"},
+                    "spec": {"mtls": {"mode": mtls}}})
+
+    def pod(self, name: str, **options) -> Pod:
+        self.start({name: options})
+        return self.pods[name]
+
+    def start(self, pods: dict[str, dict]):
+        """Starts pods at once. Options: labels, envoy, module, sidecar=False, account, istio_version."""
+        started = []
+        for name, options in pods.items():
+            options = {"envoy": self.envoy, "module": self.module, "account": "default", "istio_version": ISTIO_VERSION,
+                       "labels": {"app": name}} | options
+            if not options.pop("sidecar", True):
+                options |= {"envoy": None, "module": None}
+            if options["account"] != "default":
+                self.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": options["account"]}})
+            pod = Pod(self, name, next(self.bed.numbers), **options)
+            self.pods[name] = pod
+            pod.network()
+            pod.object()
+            started.append(pod)
+        for pod in started:
+            if pod.envoy:
+                pod.agent()
+        for pod in started:
+            pod.ready()
+
+    def service(self, name: str, selector: dict, ports: list[dict], **spec) -> Service:
+        """A Service; each port at least {"name", "port"}."""
+        annotations = spec.pop("annotations", {})
+        ports = [{"protocol": "TCP", "targetPort": port["port"], **port} for port in ports]
+        stored = self.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "annotations": annotations},
+                             "spec": {"selector": selector, "ports": ports, **spec}})
+        return Service(name, self.name, stored["spec"].get("clusterIP"))
+
+    def apply(self, *items: dict) -> dict:
+        """Applies objects to this namespace, unless they name another; gives the last as stored."""
+        stored = {}
+        for item in items:
+            stored = self.bed.kube.apply(self.here(item))
+        return stored
+
+    def delete(self, *items: dict):
+        self.bed.kube.delete(*map(self.here, items))
+
+    def here(self, item: dict) -> dict:
+        return item | {"metadata": {"namespace": self.name} | item["metadata"]}
+
+    def close(self):
+        for pod in self.pods.values():
+            pod.stop()
+        self.bed.kube.delete({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name}})
+
+
+class Bed:
+    """One mesh; one at a time on a machine."""
+
+    bridge, host = BRIDGE, f"{SUBNET}.1"
+
+    def __init__(self, binaries: pathlib.Path, folder: pathlib.Path):
+        self.binaries, self.folder = binaries, folder
+        self.registry = Registry()
+        self.kube = Kubernetes(self.registry, binaries, folder / "kubernetes")
+        self.numbers = itertools.count(2)
+
+    @staticmethod
+    def address(number: int) -> str:
+        return f"{SUBNET}.{number}"
+
+    @property
+    def kubeconfig(self) -> pathlib.Path:
+        return self.kube.kubeconfig
+
+    def up(self):
+        self.registry.acquire()
+        # Pods' files must be reachable for the proxy's user.
+        for folder in (self.folder, *self.folder.parents):
+            if folder.stat().st_uid == os.geteuid() and folder != pathlib.Path("/"):
+                folder.chmod(folder.stat().st_mode | 0o055)
+        try:
+            self.kube.up()
+            self.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ROOT_NAMESPACE}},
+                            {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}})
+            self.kube.definitions(self.binaries / "istio-crds.yaml")
+            self.kube.definitions(self.binaries / "gateway-api-crds.yaml")
+            sh("ip", "link", "add", BRIDGE, "type", "bridge")
+            sh("ip", "addr", "add", f"{self.host}/24", "dev", BRIDGE)
+            sh("ip", "link", "set", BRIDGE, "up")
+            self.istiod()
+        except BaseException:
+            self.down()
+            raise
+
+    def down(self):
+        self.registry.close()
+
+    def istiod(self):
+        mesh = self.folder / "mesh.yaml"
+        mesh.write_text(json.dumps({"accessLogFile": "access.log", "accessLogEncoding": "JSON", "enableTracing": False,
+                                    "defaultProviders": {}, "defaultConfig": {"discoveryAddress": "istiod.istio-system.svc:15012"}}))
+        environment = os.environ | {
+            "PILOT_ENABLE_METADATA_EXCHANGE": "false", "PILOT_ENABLE_ALPN_FILTER": "false", "POD_NAME": "istiod-1",
+            "POD_NAMESPACE": ROOT_NAMESPACE, "REVISION": "default", "CLUSTER_ID": "Kubernetes", "PILOT_ENABLE_GATEWAY_API": "true",
+            "ISTIOD_CUSTOM_HOST": "istiod.istio-system.svc", "INJECTION_WEBHOOK_CONFIG_NAME": "", "VALIDATION_WEBHOOK_CONFIG_NAME": ""}
+        self.registry.start(
+            [self.binaries / "pilot-discovery", "discovery", "--kubeconfig", self.kubeconfig, "--namespace", ROOT_NAMESPACE,
+             "--meshConfig", mesh, "--grpcAddr", f"{self.host}:15010", "--secureGRPCAddr", f"{self.host}:15012",
+             "--httpAddr", f"{self.host}:8080", "--httpsAddr", f"{self.host}:15017", "--monitoringAddr", f"{self.host}:15014",
+             "--ctrlz_address", "127.0.0.1", "--ctrlz_port", "0"], self.folder / "istiod.log", env=environment, cwd=self.folder)
+        wait_until(lambda: self.pilot("/ready") is not None, "istiod", 90)
+
+    def pilot(self, path: str, port=8080) -> str:
+        """istiod's own pages: /debug/syncz, /debug/push_status, /debug/endpointz; port 15014: /metrics."""
+        with urllib.request.urlopen(f"http://{self.host}:{port}{path}", timeout=30) as answer:
+            return answer.read().decode()
+
+    def push_times(self) -> dict[str, float]:
+        """How often istiod has pushed, and how long that took in all (seconds)."""
+        text = self.pilot("/metrics", 15014)
+        found = {}
+        for name in ("pilot_proxy_convergence_time", "pilot_xds_push_time", "pilot_pushcontext_init_seconds"):
+            for part in ("count", "sum"):
+                values = re.findall(rf"^{name}_{part}(?:{{[^}}]*}})? ([0-9.e+-]+)$", text, re.M)
+                found[f"{name}_{part}"] = sum(map(float, values))
+        return found
+
+    def root_certificate(self, namespace: str) -> str:
+        def found():
+            item = self.kube.get("v1", "ConfigMap", "istio-ca-root-cert", namespace)
+            return item and item["data"]["root-cert.pem"]
+        return wait_until(found, f"Istio's root certificate in {namespace}", 60)
+
+    def space(self, name: str, mtls="STRICT", envoy=None, module=None) -> Space:
+        return Space(self, name, mtls, envoy, module)
+
+    def remove_network(self, pod: Pod):
+        remove_namespace(pod.netns)
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {path.relative_to(self.folder)}\n{path.read_text(errors='replace')[-3000:]}"
+                         for path in sorted(self.folder.rglob("*.log")) if path.stat().st_size)

@@ -1,0 +1,199 @@
+"""A pod: a network namespace with Istio's redirection, a Pod object, and a real agent that runs a stock Envoy."""
+
+import contextlib
+import ctypes
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import setup
+from harness import PEERS, wait_until
+from processes import Process, sh
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNET = 0x40000000
+PROXY_UID = "1337"
+READY = ["curl", "-sf", "-o", "/dev/null", "127.0.0.1:15021/healthz/ready"]
+JAVA = ["java", "-XX:TieredStopAtLevel=1", "-Xmx256m", "--add-opens", "java.base/java.lang=ALL-UNNAMED", "--add-opens",
+        "java.base/java.math=ALL-UNNAMED"]
+
+
+class Pod:
+    """`module`: the folder with libmeltemi.so, or None for a pod that was injected without it."""
+
+    def __init__(self, space, name: str, number: int, labels: dict, envoy: pathlib.Path | None, module: pathlib.Path | None,
+                 account: str, istio_version: str):
+        self.space, self.bed, self.name = space, space.bed, name
+        self.ip, self.netns, self.link = self.bed.address(number), f"meltemi-{number}", f"meltemi{number}"
+        self.labels, self.envoy, self.module = dict(labels), envoy, module
+        if module:
+            self.labels["meltemi.dev/module"] = "1"
+        self.account, self.istio_version = account, istio_version
+        self.folder = self.bed.folder / space.name / name
+        self.processes: dict[str, Process] = {}
+
+    # Making and ending it
+
+    def network(self):
+        bed = self.bed
+        sh("ip", "netns", "add", self.netns)
+        sh("ip", "link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", self.netns)
+        sh("ip", "link", "set", self.link, "master", bed.bridge, "up")
+        for command in (f"addr add {self.ip}/24 dev eth0", "link set eth0 up", "link set lo up", f"route add default via {bed.host}"):
+            sh("ip", "-n", self.netns, *command.split())
+        hosts = pathlib.Path("/etc/netns") / self.netns
+        hosts.mkdir(parents=True, exist_ok=True)
+        (hosts / "hosts").write_text(f"127.0.0.1 localhost\n{bed.host} istiod.istio-system.svc\n")
+        if self.envoy:
+            for rule in ("-N OUT", "-A OUTPUT -p tcp -j OUT", f"-A OUT -m owner --uid-owner {PROXY_UID} -j RETURN",
+                         "-A OUT -d 127.0.0.0/8 -j RETURN", f"-A OUT -d {bed.host} -j RETURN",
+                         "-A OUT -p tcp -j REDIRECT --to-ports 15001", "-A PREROUTING -p tcp -j REDIRECT --to-ports 15006"):
+                sh("ip", "netns", "exec", self.netns, "iptables", "-w", "-t", "nat", *rule.split())
+
+    def object(self):
+        labels = dict(self.labels)
+        if self.envoy:
+            labels |= {"security.istio.io/tlsMode": "istio", "service.istio.io/canonical-name": self.labels.get("app", self.name)}
+        pod = self.meta = {
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "namespace": self.space.name, "labels": labels},
+            "spec": {"serviceAccountName": self.account, "nodeName": "node", "containers": [{"name": "app", "image": "none"}]}}
+        self.bed.kube.apply(pod)
+        self.bed.kube.status(pod, phase="Running", podIP=self.ip, podIPs=[{"ip": self.ip}],
+                             conditions=[{"type": "Ready", "status": "True"}])
+
+    def agent(self):
+        """Starts the sidecar as an injected container would."""
+        folder, bed = self.folder, self.bed
+        for part in ("var/run/secrets/tokens", "var/run/secrets/istio", "etc/istio/pod", "etc/istio/proxy"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        token = bed.kube.account_token(self.space.name, self.account, "istio-ca")
+        (folder / "var/run/secrets/tokens/istio-token").write_text(token)
+        (folder / "var/run/secrets/istio/root-cert.pem").write_text(bed.root_certificate(self.space.name))
+        (folder / "etc/istio/pod/labels").write_text("".join(f'{key}="{value}"\n' for key, value in self.labels.items()))
+        shutil.copy(bed.binaries / "envoy_bootstrap.json", folder / "bootstrap.json")
+        sh("chown", "-R", f"{PROXY_UID}:{PROXY_UID}", folder)
+        proxy = {"discoveryAddress": "istiod.istio-system.svc:15012", "binaryPath": str(self.envoy), "configPath": "./etc/istio/proxy",
+                 "proxyBootstrapTemplatePath": str(folder / "bootstrap.json"), "concurrency": 1, "proxyAdminPort": 15000,
+                 "terminationDrainDuration": "1s", "drainDuration": "2s"}
+        environment = {
+            "PATH": os.environ["PATH"], "HOME": str(folder), "POD_NAME": self.name, "POD_NAMESPACE": self.space.name,
+            "INSTANCE_IP": self.ip, "HOST_IP": bed.host, "SERVICE_ACCOUNT": self.account, "TRUST_DOMAIN": "cluster.local",
+            "CA_ADDR": "istiod.istio-system.svc:15012", "PROXY_CONFIG": json.dumps(proxy), "ISTIO_META_CLUSTER_ID": "Kubernetes",
+            "ISTIO_META_INTERCEPTION_MODE": "REDIRECT", "ISTIO_META_MESH_ID": "cluster.local",
+            "ISTIO_META_WORKLOAD_NAME": self.labels.get("app", self.name), "ISTIO_META_ISTIO_VERSION": self.istio_version,
+            "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(self.module or "")}
+        self.start("agent", "setpriv", "--reuid", PROXY_UID, "--regid", PROXY_UID, "--clear-groups", bed.binaries / "pilot-agent",
+                   "proxy", "sidecar", "--domain", f"{self.space.name}.svc.cluster.local", "--proxyLogLevel=warning",
+                   "--templateFile", folder / "bootstrap.json", env=environment, cwd=folder)
+
+    def ready(self):
+        if self.envoy:
+            wait_until(lambda: self.run(*READY).returncode == 0, f"the sidecar of {self.name}\n{self.log('agent')[-3000:]}", 90)
+
+    def stop(self):
+        for name in list(self.processes):
+            self.end(name)
+        self.bed.kube.request("DELETE", self.bed.kube.path_of(self.meta) + "?gracePeriodSeconds=0")
+        self.bed.remove_network(self)
+
+    # Programs
+
+    def start(self, name: str, *command, **options) -> Process:
+        """Starts a program in the pod's network."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        process = self.bed.registry.start(["ip", "netns", "exec", self.netns, *command], self.folder / f"{name}.log", **options)
+        self.processes[name] = process
+        return process
+
+    def end(self, name: str):
+        self.bed.registry.forget(self.processes.pop(name))
+
+    def run(self, *command, timeout=60) -> subprocess.CompletedProcess:
+        """Runs a program in the pod's network and gives its output."""
+        command = ["ip", "netns", "exec", self.netns, *map(str, command)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+
+    @contextlib.contextmanager
+    def inside(self):
+        """The test's own thread in the pod's network: sockets that are made within stay there."""
+        with open("/proc/thread-self/ns/net") as outside, open(f"/run/netns/{self.netns}") as within:
+            if LIBC.setns(within.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+            try:
+                yield self
+            finally:
+                if LIBC.setns(outside.fileno(), CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), "setns")
+
+    @contextlib.contextmanager
+    def dialed(self, opening):
+        """A context (a client, say) that is entered inside the pod's network and used from outside."""
+        with contextlib.ExitStack() as stack:
+            with self.inside():
+                value = stack.enter_context(opening)
+            yield value
+
+    def log(self, name: str) -> str:
+        path = self.folder / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def thrift_server(self, port: int, transport="framed", protocol="binary", version: str | None = None):
+        name = f"thrift-{port}"
+        self.start(name, sys.executable, PEERS / "thrift" / "server.py", port, "--address", "0.0.0.0", "--version",
+                   version or self.name, "--transport", transport, "--protocol", protocol)
+        wait_until(lambda: "READY" in self.log(name), f"Thrift server in {self.name}")
+
+    def dubbo_server(self, port: int, *arguments):
+        name = f"dubbo-{port}"
+        self.start(name, *JAVA, "-cp", setup.dubbo_classpath().read_text(), f"-Dwho={self.name}", f"-Dhost={self.ip}",
+                   "peer.Provider", port, *arguments)
+        wait_until(lambda: "READY" in self.log(name), f"Dubbo provider in {self.name}", 90)
+
+    # The sidecar
+
+    def admin(self, path: str, method="GET") -> str:
+        done = self.run("curl", "-sS", "-X", method, f"127.0.0.1:15000{path}")
+        if done.returncode:
+            raise OSError(f"admin of {self.name}: {done.stderr}")
+        return done.stdout
+
+    def config(self, resource: str | None = None) -> dict | list:
+        """Envoy's config_dump: all of it, or the items of a resource such as `dynamic_listeners`."""
+        if resource is None:
+            return json.loads(self.admin("/config_dump?include_eds"))
+        return json.loads(self.admin(f"/config_dump?resource={resource}")).get("configs", [])
+
+    def listener(self, name: str) -> dict | None:
+        """An active listener as Envoy has it."""
+        for item in self.config("dynamic_listeners"):
+            if item["name"] == name:
+                return item.get("active_state", {}).get("listener")
+        return None
+
+    def cluster(self, name: str) -> dict | None:
+        return next((item["cluster"] for item in self.config("dynamic_active_clusters") if item["cluster"]["name"] == name), None)
+
+    def has(self, text: str, seconds=20):
+        """Waits until Envoy's configuration says this."""
+        wait_until(lambda: text in self.admin("/config_dump"), f"{text} in the Envoy of {self.name}", seconds)
+
+    def lacks(self, text: str, seconds=20):
+        """Waits until Envoy's configuration says this no longer."""
+        wait_until(lambda: text not in self.admin("/config_dump"), f"no {text} in the Envoy of {self.name}", seconds)
+
+    def stats(self, pattern: str) -> dict[str, int]:
+        pairs = (line.rsplit(": ", 1) for line in self.admin(f"/stats?filter={pattern}").splitlines() if ": " in line)
+        return {name.removeprefix("dynamicmodulescustom."): int(value) for name, value in pairs if value.isdigit()}
+
+    def rejected(self) -> dict[str, int]:
+        """What Envoy has refused of its configuration, and how often."""
+        return {name: value for name, value in self.stats("update_rejected|config_fail").items() if value}
+
+    def access_log(self) -> list[dict]:
+        """The lines of Istio's access log, each a JSON object."""
+        path = self.folder / "access.log"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]

@@ -1,0 +1,127 @@
+"""Shape `native`, its EnvoyFilters written by hand: Istio's own objects work on every Thrift call."""
+
+import pytest
+from thrift.transport.TTransport import TTransportException
+
+import shapes
+from calls import call, eventually, one
+from clients import client
+from harness import wait_until
+from objects import authorization, destination_rule, to, virtual_service
+
+PORT = 9091
+BOTH = {"v1: hello x", "v2: hello x"}
+
+
+def thrift(port=PORT, **more):
+    return [{"name": "thrift", "port": port, "appProtocol": "meltemi.dev/thrift", **more}]
+
+
+@pytest.fixture(scope="module")
+def echo(space):
+    """Service `echo`: two versions of a real server. Clients with and without the module."""
+    space.start({"client": {}, "plain": {"module": None}, "v1": {"labels": {"app": "echo", "version": "v1"}},
+                 "v2": {"labels": {"app": "echo", "version": "v2"}}})
+    for version in ("v1", "v2"):
+        space.pods[version].thrift_server(PORT)
+    service = space.service("echo", {"app": "echo"}, thrift())
+    space.apply(shapes.native_client(service, PORT), shapes.native_server(service, PORT, app="echo"))
+    for name in ("client", "v1", "v2"):
+        space.pods[name].has("meltemi.declare")
+    eventually(space.pods["client"], service.ip, PORT, BOTH, count=20)
+    return service
+
+
+def test_every_call_is_logged(space, echo):
+    me = space.pods["client"]
+    call(me, echo.ip, PORT, count=20)
+    for name, cluster in (("client", f"outbound|{PORT}||{echo.host}"), ("v1", f"inbound|{PORT}||")):
+        lines = wait_until(lambda name=name: [line for line in space.pods[name].access_log() if line["path"] == "/hello"], "access log")
+        line = lines[-1]
+        assert (line["method"], line["response_code"], line["authority"], line["upstream_cluster"]) == (
+            "POST", 200, f"{echo.host}:{PORT}", cluster)
+    assert {name: pod.rejected() for name, pod in space.pods.items() if pod.rejected()} == {}
+
+
+def test_virtual_service(space, echo, applied):
+    me = space.pods["client"]
+    applied(destination_rule("echo", echo.host, "v1", "v2"), virtual_service(
+        "echo", echo.host, {"match": [{"uri": {"exact": "/slow"}}], "route": [to(echo.host, "v2")]},
+        {"route": [to(echo.host, "v1", 20), to(echo.host, "v2", 80)]}))
+    eventually(me, echo.ip, PORT, {"v2: slept 1"}, method="slow", argument=1, count=30)
+    seen = call(me, echo.ip, PORT, count=400)
+    assert set(seen) == BOTH and 0.70 < seen["v2: hello x"] / 400 < 0.90, seen
+
+
+def test_faults_are_the_protocols_own_errors(space, echo, applied):
+    me = space.pods["client"]
+    always = {"percentage": {"value": 100}}
+    applied(virtual_service(
+        "echo", echo.host,
+        {"match": [{"uri": {"prefix": "/hello"}}], "route": [to(echo.host)], "fault": {"abort": {"httpStatus": 429, **always}}},
+        {"match": [{"uri": {"prefix": "/slow"}}], "route": [to(echo.host)], "timeout": "0.1s",
+         "fault": {"delay": {"fixedDelay": "1s", **always}}}))
+    eventually(me, echo.ip, PORT, {"6: fault filter abort"})
+    assert set(call(me, echo.ip, PORT, method="slow", argument=500)) == {"6: upstream request timeout"}
+
+
+def test_policy_denies_by_method_on_old_connections_too(space, echo, applied):
+    me = space.pods["client"]
+    with me.dialed(client(PORT, address=echo.ip)) as demo:
+        assert one(demo, "slow", 1).endswith("slept 1")
+        applied(authorization("no-slow", "DENY", {"app": "echo"}, {"to": [{"operation": {"paths": ["/slow"]}}]}))
+
+        def refused():
+            try:
+                return one(demo, "slow", 1) == "6: RBAC: access denied"
+            except TTransportException:
+                return True  # drained: the client would connect again
+        wait_until(refused, "the policy on the old connection")
+    eventually(me, echo.ip, PORT, {"6: RBAC: access denied"}, method="slow", argument=1, count=4)
+    assert set(call(me, echo.ip, PORT, count=20)) == BOTH
+    eventually(space.pods["plain"], echo.ip, PORT, {"6: RBAC: access denied"}, method="slow", argument=1)
+
+
+def test_pods_without_the_module(space, echo):
+    assert len(call(space.pods["plain"], echo.ip, PORT, count=20)) == 1, "TCP: one server a connection"
+    space.pod("old", module=None).thrift_server(PORT)
+    service = space.service("old", {"app": "old"}, thrift())
+    space.apply(shapes.native_client(service, PORT), shapes.native_server(service, PORT, app="old"))
+    space.pods["client"].has(f"meltemi.out.{service.host}")
+    for name in ("client", "plain"):
+        eventually(space.pods[name], service.ip, PORT, {"old: hello x"}, count=10)
+    assert "meltemi" not in str(space.pods["old"].listener("virtualInbound"))
+
+
+def test_headless(space, echo, applied):
+    service = space.service("headless", {"app": "echo"}, thrift(), clusterIP="None")
+    me, context = space.pods["client"], "SIDECAR_OUTBOUND"
+    patches = [shapes.bridge(context, {"service": service.host, "portNumber": PORT}, "thrift")]
+    for name in ("v1", "v2"):
+        listener, resource = f"{space.pods[name].ip}_{PORT}", f"meltemi.out.headless.{name}"
+        patches += [shapes.declare(context, listener, "INSERT_FIRST", {}), shapes.inlet(resource, "thrift", authority=service.host),
+                    shapes.before(context, {"name": listener}, shapes.HCM, resource)]
+    applied(shapes.envoy_filter("headless", patches))
+    me.has("meltemi.out.headless.v2")
+    for name in ("v1", "v2"):
+        eventually(me, space.pods[name].ip, PORT, {f"{name}: hello x"}, count=10)
+    wait_until(lambda: any(line["authority"] == service.host for line in me.access_log()), "a call by HTTP")
+
+
+def test_http_named_port_shared_with_real_http(space, echo, applied):
+    port = PORT + 1
+    service = space.service("named", {"app": "echo"}, [{"name": "http-thrift", "port": port}])
+    web = space.service("web", {"app": "web"}, [{"name": "http", "port": port}])
+    space.pod("web").start("web", "python3", "-m", "http.server", port, "--bind", "0.0.0.0")
+    for version in ("v1", "v2"):
+        space.pods[version].thrift_server(port)
+    me, context, listener = space.pods["client"], "SIDECAR_OUTBOUND", {"name": f"0.0.0.0_{port}"}
+    ours = [{"address": service.ip, "port": port, "authority": f"{service.host}:{port}"}]
+    applied(shapes.envoy_filter("named", [
+        shapes.declare(context, listener["name"], "INSERT_FIRST", {"destinations": ours}),
+        shapes.before(context, listener, shapes.HCM, "meltemi.out.shared"), shapes.inlet("meltemi.out.shared", "thrift", destinations=ours),
+        shapes.bridge(context, {"service": service.host, "portNumber": port}, "thrift")]), shapes.native_server(service, port, app="echo"))
+    for name in ("v1", "v2"):
+        space.pods[name].has(f"meltemi.in.{service.host}")
+    eventually(me, service.ip, port, BOTH, count=20)
+    wait_until(lambda: "200" in me.run("curl", "-si", f"{web.ip}:{port}/").stdout.partition("\n")[0], "the real HTTP service")
