@@ -10,7 +10,7 @@ pub enum Decoded<'a> {
     },
     /// One whole frame.
     Frame(Frame<'a>),
-    /// A frame whose extent is known but that will not be taken. The engine answers it and goes on behind it.
+    /// A frame that will not be taken. The engine answers it and goes on behind it, if its extent is known.
     Rejected(Rejected<'a>),
 }
 
@@ -26,7 +26,7 @@ pub struct Frame<'a> {
     /// What routing may look at.
     pub metadata: Metadata<'a>,
     /// What the codec wants to see again when it must answer this frame or understand its reply; kept in the
-    /// [`Ticket`]. At most a few dozen bytes: a header, a method name.
+    /// [`Ticket`]. At most a few dozen bytes, a header or a method name: up to 128 are kept without allocation.
     pub context: &'a [u8],
 }
 
@@ -47,12 +47,16 @@ pub struct Rejected<'a> {
     /// As [`Frame::context`].
     pub context: &'a [u8],
     /// Length of the frame in bytes, counted from the start of the buffer; may reach beyond it.
+    /// [`NO_END`](Self::NO_END) if nobody can tell.
     pub length: u64,
     /// Why it was not accepted.
     pub error: DecodeError,
 }
 
 impl Rejected<'_> {
+    /// Length of a frame whose end is not known. The engine answers it, and what came before, and reads no more.
+    pub const NO_END: u64 = u64::MAX;
+
     /// What remains of this frame to answer it.
     pub fn ticket(&self) -> Ticket {
         Ticket::new(self.id, self.kind, self.context)

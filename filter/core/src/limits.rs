@@ -10,7 +10,7 @@ pub struct Limits {
     pub max_headers: usize,
     /// Nesting of values. Default 64.
     pub max_depth: usize,
-    /// Elements walked in one frame. Default 1,048,576.
+    /// Elements walked in one frame. Default 16,777,216: one a byte, so that it is the frame's size that counts.
     pub max_elements: usize,
 }
 
@@ -21,7 +21,7 @@ impl Default for Limits {
             max_header_bytes: 48 * 1024,
             max_headers: 80,
             max_depth: 64,
-            max_elements: 1024 * 1024,
+            max_elements: 16 * 1024 * 1024,
         }
     }
 }

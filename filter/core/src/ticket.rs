@@ -9,11 +9,11 @@ pub struct Ticket {
     pub id: u64,
     /// What kind of frame it was.
     pub kind: FrameKind,
-    context: SmallVec<[u8; 64]>,
+    context: SmallVec<[u8; 128]>,
 }
 
 impl Ticket {
-    /// A ticket that keeps a copy of `context`; without allocation up to 64 bytes.
+    /// A ticket that keeps a copy of `context`; without allocation up to 128 bytes.
     pub fn new(id: u64, kind: FrameKind, context: &[u8]) -> Self {
         Self { id, kind, context: SmallVec::from_slice(context) }
     }

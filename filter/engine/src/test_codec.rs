@@ -71,6 +71,8 @@ pub(crate) const HANDSHAKE: u8 = 11;
 pub(crate) const PUSH: u8 = 12;
 /// Of no bytes: a bug of the codec.
 pub(crate) const EMPTY: u8 = 13;
+/// A request that is not taken and whose end is not known.
+pub(crate) const ENDLESS: u8 = 14;
 
 impl Connection for TestConnection {
     fn decode<'a>(&'a mut self, buf: &'a [u8], _: &dyn InFlight) -> Result<Decoded<'a>, DecodeError> {
@@ -97,6 +99,11 @@ impl Connection for TestConnection {
                 let bytes = &buf[..0];
                 let metadata = Metadata::EMPTY;
                 return Ok(Decoded::Frame(Frame { bytes, kind: FrameKind::Push, id, metadata, context: b"" }));
+            }
+            ENDLESS => {
+                let error = DecodeError::too_large("message", 0);
+                let (kind, length) = (FrameKind::Request, Rejected::NO_END);
+                return Ok(Decoded::Rejected(Rejected { kind, id, context: b"", length, error }));
             }
             _ => return Err(DecodeError::malformed("kind", 4)),
         };

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use core::time::Duration;
 
 use meltemi_core::{
-    Codec, Connection, Decoded, FailureKind, Frame, FrameKind, Limits, NothingInFlight, Ordering, Peer, Ticket,
+    Codec, Connection, Decoded, FailureKind, Frame, FrameKind, Limits, NothingInFlight, Ordering, Peer, Rejected,
+    Ticket,
 };
 
 pub(crate) use self::reply::describe;
@@ -304,8 +305,10 @@ impl Flow {
                 progress.next_frame();
                 progress.reject(rejected.length, there);
                 let (ticket, kind) = (rejected.ticket(), of_decode_error(rejected.error.kind));
+                let is_last = rejected.length == Rejected::NO_END;
                 self.count_decode_error();
                 self.refuse(now, ticket, kind);
+                self.finishing |= is_last;
                 Some(there)
             }
             Err(_) => {

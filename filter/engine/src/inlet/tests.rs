@@ -9,7 +9,9 @@ use crate::{
     config::InletConfig,
     cutting::in_all_cuttings,
     pair::{Pair, Routed, echo, inlet_config},
-    test_codec::{drain, error, exception, failure, heartbeat, heartbeat_reply, ok, one_way, request},
+    test_codec::{
+        ENDLESS, drain, error, exception, failure, frame, heartbeat, heartbeat_reply, ok, one_way, request,
+    },
 };
 
 const ORDERS: [Ordering; 2] = [Ordering::Ordered, Ordering::Multiplexed];
@@ -249,6 +251,18 @@ fn bytes_that_are_no_frame_end_the_connection_after_the_answers() {
         assert_eq!(pair.inlet.close(), Some(Close::Flush));
         assert_eq!(pair.inlet.take_stats().decode_errors, 1);
     }
+}
+
+#[test]
+fn a_request_without_an_end_is_answered_and_ends_the_connection() {
+    in_all_pieces(|pair| {
+        let (first, last) = (request(1, "a.b", &[], b"1"), request(3, "a.b", &[], b"3"));
+        pair.send(&[first.clone(), frame(ENDLESS, 2, "a.b", b"2"), last].concat());
+        let refused = error(2, "", FailureKind::TooLarge, describe(FailureKind::TooLarge));
+        let (in_turn, at_once) = ([echo(&first), refused.clone()].concat(), [refused, echo(&first)].concat());
+        assert!(pair.client_got == in_turn || pair.client_got == at_once);
+        assert_eq!((pair.requests.len(), pair.inlet.close()), (1, Some(Close::Flush)));
+    });
 }
 
 #[test]

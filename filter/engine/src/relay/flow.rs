@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use meltemi_core::{
     Connection, Decoded, EncodeError, Failure, FailureKind, Frame, FrameKind, Metadata, NothingInFlight, Ordering,
-    Peer, Ticket,
+    Peer, Rejected, Ticket,
 };
 
 use super::{
@@ -114,6 +114,7 @@ impl Flow {
             Ok(Decoded::Rejected(rejected)) => {
                 let there = usize::try_from(rejected.length).unwrap_or(usize::MAX).min(data.len());
                 progress.reject(rejected.length, there);
+                self.finishing |= rejected.length == Rejected::NO_END;
                 self.stats.decode_errors = self.stats.decode_errors.saturating_add(1);
                 (rejected.ticket(), Verdict::Refuse(of_decode_error(rejected.error.kind)), there)
             }

@@ -1,7 +1,7 @@
 //! How connections end.
 
 use super::*;
-use crate::test_codec::{EMPTY, PUSH};
+use crate::test_codec::{EMPTY, ENDLESS, PUSH};
 
 const NONSENSE: [u8; 9] = [0, 0, 0, 9, 99, 0, 0, 0, 0];
 
@@ -51,6 +51,19 @@ fn nonsense_of_the_client_ends_the_connection_and_does_not_pile_up() {
             assert_eq!((bench.relay.close(), bench.relay.take_stats().decode_errors), (Some(Close::Flush), 1));
         });
     }
+}
+
+#[test]
+fn a_request_without_an_end_is_answered_and_ends_the_connection() {
+    in_all_pieces(&config(routes()), Ordering::Ordered, |bench| {
+        let (call, last) = (request(1, "s.hello", &[], b""), request(3, "s.hello", &[], b""));
+        bench.send(&[&call[..], &frame(ENDLESS, 2, "s.hello", b""), &last].concat());
+        assert_eq!(bench.relay.close(), None, "a reply is awaited");
+        assert_eq!(bench.got().0, call);
+        let replies = [echo(&call), failed(2, "", FailureKind::TooLarge)].concat();
+        assert_eq!(bench.answer(&echo(&call)).got().1, replies);
+        assert_eq!(bench.relay.close(), Some(Close::Flush));
+    });
 }
 
 #[test]
