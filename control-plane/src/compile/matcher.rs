@@ -7,8 +7,9 @@ use envoy_types::pb::envoy::{
         v3::Int64Range,
     },
 };
-use meltemi_engine::names::match_header;
+use meltemi_engine::names::{match_header, match_prefix, match_suffix, match_value};
 
+use super::re2;
 use crate::model::{RouteMatch, StringMatch};
 
 /// A field that is wrong, below the match, and why.
@@ -41,17 +42,15 @@ fn header(key: &str, condition: Option<&StringMatch>, aliases: &[&str]) -> Resul
             ignore_case: condition.ignore_case,
         })
     };
-    let mut name = match_header(key, None).0;
+    let name = match_header(key, None).0;
     let specifier = if let Some(exact) = &condition.exact {
-        let (header, value) = match_header(key, Some(exact));
-        name = header;
-        plain(MatchPattern::Exact(value.unwrap_or_default()))
+        plain(MatchPattern::Exact(match_value(exact)))
     } else if let Some(prefix) = &condition.prefix {
-        plain(MatchPattern::Prefix(not_empty(prefix)?))
+        plain(MatchPattern::Prefix(match_prefix(not_empty(prefix)?)))
     } else if let Some(suffix) = &condition.suffix {
-        plain(MatchPattern::Suffix(not_empty(suffix)?))
+        plain(MatchPattern::Suffix(match_suffix(not_empty(suffix)?)))
     } else if let Some(regex) = condition.regex.as_ref().filter(|regex| *regex != ANYTHING) {
-        regex_check(regex)?;
+        re2::check(regex).map_err(|reason| format!("regex: {reason}"))?;
         if condition.ignore_case {
             return Err("ignoreCase is for literals; write (?i) in the expression".to_owned());
         }
@@ -80,26 +79,12 @@ pub(crate) fn metadata_key<'k>(key: &'k str, aliases: &[&str]) -> &'k str {
 }
 
 /// Envoy refuses an empty literal.
-fn not_empty(literal: &str) -> Result<String, String> {
+fn not_empty(literal: &str) -> Result<&str, String> {
     if literal.is_empty() {
         Err("an empty text begins and ends everything; write `present: true`".to_owned())
     } else {
-        Ok(literal.to_owned())
+        Ok(literal)
     }
-}
-
-/// Finds what Envoy's RE2 would refuse, as far as another engine of the same family can tell.
-fn regex_check(regex: &str) -> Result<(), String> {
-    if regex.is_empty() {
-        return Err("regex: an empty expression matches nothing but the empty text; write `exact: \"\"`".to_owned());
-    }
-    // Counted repetitions end at 1000 in RE2.
-    let too_often =
-        |counts: &str| counts.split(',').any(|count| count.trim().parse::<u32>().is_ok_and(|count| count > 1000));
-    if regex.split('{').skip(1).filter_map(|rest| rest.split_once('}')).any(|(counts, _)| too_often(counts)) {
-        return Err("regex: repetitions are limited to 1000".to_owned());
-    }
-    regex::RegexBuilder::new(regex).size_limit(1 << 20).build().map(|_| ()).map_err(|error| format!("regex: {error}"))
 }
 
 /// Aeraki's way to say "present"; no expression by itself.

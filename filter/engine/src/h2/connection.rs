@@ -122,8 +122,24 @@ impl Connection {
         self.role == Role::Client
             && !self.going_away
             && self.failed.is_none()
-            && self.next_stream < 1 << 31
+            && !self.is_used_up()
             && u32::try_from(self.streams.len()).is_ok_and(|open| open < self.peer.max_streams)
+    }
+
+    /// All numbers of streams were given: none can ever be opened again.
+    pub fn is_used_up(&self) -> bool {
+        self.next_stream >= 1 << 31
+    }
+
+    /// As if that many streams had been opened and ended before the next one.
+    #[cfg(test)]
+    pub(crate) fn use_up(&mut self, streams: u32) {
+        self.next_stream = self.next_stream.saturating_add(streams.saturating_mul(2));
+    }
+
+    /// The stream has not ended on both sides.
+    pub fn is_open(&self, stream: StreamId) -> bool {
+        self.streams.position(stream).is_some()
     }
 
     /// Opens a stream with its headers; `None` if none may be opened now.

@@ -26,6 +26,8 @@ pub(super) struct ResponseHead {
     /// The outlet's mark: the body is the server's frame.
     pub(super) outcome: Option<Outcome>,
     pub(super) retire: bool,
+    /// The reply's metadata is not in the headers.
+    pub(super) unshown: bool,
     pub(super) content_length: Option<usize>,
     pub(super) details: Vec<u8>,
     /// Headers that stand for the reply's metadata.
@@ -62,6 +64,7 @@ pub(super) struct Calls {
     /// Memory of past calls.
     spare: Vec<(ResponseHead, Vec<u8>)>,
     last_stream: u32,
+    waiting_bytes: usize,
 }
 
 /// Calls whose memory is kept for the next ones, and how much each may keep.
@@ -77,6 +80,16 @@ impl Calls {
         self.queue.is_empty()
     }
 
+    /// Reply bytes of all calls in the queue.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// A call of the queue got that much of its reply.
+    pub(super) fn add_bytes(&mut self, bytes: usize) {
+        self.waiting_bytes = self.waiting_bytes.saturating_add(bytes);
+    }
+
     /// A call that was handed to HCM.
     pub(super) fn push(&mut self, stream: StreamId, ticket: Ticket, started: Duration) {
         self.last_stream = stream.0;
@@ -88,6 +101,7 @@ impl Calls {
         let call = self.push_at(self.last_stream.saturating_add(1), ticket, started);
         call.done = Some(done);
         call.body.extend_from_slice(body);
+        self.add_bytes(body.len());
     }
 
     fn push_at(&mut self, place: u32, ticket: Ticket, started: Duration) -> &mut Call {
@@ -121,7 +135,9 @@ impl Calls {
                     }));
             ready.then_some(index)
         })?;
-        self.queue.remove(index)
+        let call = self.queue.remove(index)?;
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(call.body.len());
+        Some(call)
     }
 
     /// Gives a call's memory back.

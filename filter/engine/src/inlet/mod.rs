@@ -25,7 +25,7 @@ use self::{
     request::RequestHead,
 };
 use crate::{
-    buffer::{Pending, Progress},
+    buffer::{Pending, Progress, decode},
     close::Close,
     config::{ConfigError, Destination, InletConfig},
     h2,
@@ -35,6 +35,11 @@ use crate::{
 
 /// Request bytes that may wait for HTTP/2 windows before we stop reading the client.
 const MAX_UNSENT: usize = 256 * 1024;
+
+/// Reply bytes that may wait for their turn before we stop reading the client. Replies are not kept back in HCM by windows:
+/// each is whole when it gets there, so that would save no memory, and Envoy would give upstream connections back to their
+/// pool unread (see `initial_window`).
+const MAX_WAITING: usize = 2 * 1024 * 1024;
 
 /// The largest window there is in HTTP/2.
 const MAX_WINDOW: u32 = 0x7fff_ffff;
@@ -61,14 +66,14 @@ impl InletShared {
         let limits = Limits::from(&config.limits);
         // A whole reply fits the stream's window, and all of them the connection's: HCM must never have to wait for us with
         // the end of a response. Envoy would give the upstream connection back to its pool with reading switched off,
-        // and the next request on it would hang. What bounds memory is `max_in_flight`.
+        // and the next request on it would hang. What bounds memory is `max_in_flight` and `MAX_WAITING`.
         let window = config.limits.max_frame_bytes.saturating_add(64 * 1024).min(MAX_WINDOW);
         Ok(Self {
             ordering: codec.capabilities().ordering,
             authority: config.authority.clone(),
             destinations: config.destinations.clone(),
             max_in_flight: usize::try_from(config.max_in_flight.max(1)).unwrap_or(usize::MAX),
-            pass: PassHeaders::new(&config.pass_headers),
+            pass: PassHeaders::new(&config.pass_headers)?,
             h2: h2::Settings { initial_window: window, connection_window: MAX_WINDOW, max_header_list: 64 * 1024 },
             codec,
             limits,
@@ -128,8 +133,12 @@ struct Flow {
     client_writable: bool,
     /// No more requests will come, or be read: close when the last call has its reply.
     finishing: bool,
-    /// HCM drains: the client was told, or is about to be closed.
+    /// HCM will go away: the client was told, or is closed when it waits for nothing.
     draining: bool,
+    /// HCM takes no more requests: those that still come are refused, and the connection closed when none is left.
+    refusing: bool,
+    /// HCM is not there any more.
+    hcm_gone: bool,
     close: Option<Close>,
 }
 
@@ -154,6 +163,8 @@ impl Inlet {
                 client_writable: true,
                 finishing: false,
                 draining: false,
+                refusing: false,
+                hcm_gone: false,
                 close: None,
                 shared,
             },
@@ -171,7 +182,7 @@ impl Inlet {
         let bytes = data.len() as u64;
         self.flow.stats.bytes_in = self.flow.stats.bytes_in.saturating_add(bytes);
         self.client_ended |= end;
-        if !self.flow.finishing {
+        if !self.flow.finishing && self.flow.close.is_none() {
             self.read(now, data);
         }
         self.settle(now);
@@ -181,8 +192,7 @@ impl Inlet {
     pub fn on_hcm_data(&mut self, now: Duration, data: &[u8], end: bool) {
         self.flow.read_hcm(self.client.as_mut(), data);
         if end {
-            self.flow.fail_open_calls(FailureKind::Draining);
-            self.flow.finishing = true;
+            self.flow.lose_hcm(FailureKind::Draining);
         }
         self.settle(now);
     }
@@ -262,15 +272,23 @@ impl Inlet {
                 break;
             }
         }
-        if self.client_ended && self.flow.has_room() && !self.flow.finishing {
+        let flow = &mut self.flow;
+        if self.client_ended && flow.has_room() && !flow.finishing {
             if !self.pending.is_empty() {
-                self.flow.count_decode_error();
+                flow.count_decode_error();
             }
-            self.flow.finishing = true;
+            flow.finishing = true;
         }
-        if self.flow.finishing {
+        // Requests that are not decoded yet for want of room get their answers first.
+        let done = flow.finishing
+            || (flow.refusing && flow.has_room())
+            // A client that cannot be told is let go between two calls, as late as possible.
+            || (flow.draining && !flow.signals() && self.pending.is_empty());
+        if done && flow.calls.is_empty() && flow.close.is_none() {
+            flow.close = Some(Close::Flush);
+        }
+        if flow.finishing || flow.close.is_some() {
             self.pending.clear();
-            self.flow.close_if_finished();
         }
     }
 }
@@ -287,7 +305,7 @@ impl Flow {
         if self.finishing || !self.has_room() || !progress.is_worth_trying(data.len()) {
             return None;
         }
-        match client.decode(data, &NothingInFlight) {
+        match decode(client, data, &NothingInFlight) {
             Ok(Decoded::Incomplete { needed }) => {
                 progress.want(data.len(), needed);
                 None
@@ -297,6 +315,11 @@ impl Flow {
                 progress.next_frame();
                 if let Some(heartbeat) = self.on_frame(now, &frame) {
                     self.answer_heartbeat(now, client, heartbeat);
+                }
+                if self.h2.as_ref().is_some_and(h2::Connection::is_used_up) && !self.refusing {
+                    // HCM cannot be asked anything on this connection any more.
+                    self.announce_drain(client);
+                    self.refusing = true;
                 }
                 Some(length)
             }
@@ -326,7 +349,12 @@ impl Flow {
 
     fn has_room(&self) -> bool {
         let unsent = self.h2.as_ref().map_or(0, h2::Connection::unsent);
-        self.client_writable && self.calls.len() < self.shared.max_in_flight && unsent < MAX_UNSENT
+        let room = self.client_writable
+            && self.calls.len() < self.shared.max_in_flight
+            && self.calls.waiting_bytes() <= MAX_WAITING
+            && unsent < MAX_UNSENT;
+        // Without HCM nothing more is read, and what there is can be answered at once.
+        room || self.hcm_gone
     }
 
     /// Takes a frame; gives back its ticket if it is to be answered by us at once.
@@ -353,10 +381,13 @@ impl Flow {
 
     /// Hands a request to HCM.
     fn open(&mut self, now: Duration, frame: &Frame<'_>) -> Result<(), FailureKind> {
+        if self.refusing {
+            return Err(FailureKind::Draining);
+        }
         self.head.read(frame, &self.shared)?;
         let h2 = self.h2.get_or_insert_with(|| h2::Connection::client(&self.shared.h2));
         if !h2.can_open() {
-            return Err(if self.draining { FailureKind::Draining } else { FailureKind::Overflow });
+            return Err(FailureKind::Overflow);
         }
         let (head, authority, protocol) = (&self.head, &self.authority, self.shared.codec.name());
         let stream =
@@ -408,16 +439,23 @@ impl Flow {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
                 Err(_) => {
-                    self.fail_open_calls(FailureKind::Internal);
-                    self.finishing = true;
+                    self.lose_hcm(FailureKind::Internal);
                     break;
                 }
             };
-            if let h2::Event::GoAway { last_stream, .. } = event {
-                went_away = Some(last_stream);
-                continue;
-            }
-            if let Some(stream) = self.replies.on_event(&event, &mut self.calls, &self.shared.pass) {
+            let ended = match event {
+                h2::Event::GoAway { last_stream, .. } => {
+                    went_away = Some(last_stream);
+                    continue;
+                }
+                h2::Event::Headers { stream, end_stream: true, .. }
+                | h2::Event::Data { stream, end_stream: true, .. }
+                | h2::Event::Trailers { stream, .. } => Some(stream),
+                _ => None,
+            };
+            let given_up = self.replies.on_event(&event, &mut self.calls, &self.shared.pass);
+            // Answered before it had read our request: the rest of it is of no use, and would wait for window for ever.
+            if let Some(stream) = given_up.or(ended.filter(|stream| h2.is_open(*stream))) {
                 h2.reset(stream, h2::ErrorCode::Cancel);
             }
         }
@@ -426,11 +464,13 @@ impl Flow {
         }
     }
 
-    /// HCM goes away: the first notice still lets requests through, the final one names the last it took.
-    fn drain(&mut self, client: &mut dyn Connection, last: h2::StreamId) {
-        let is_final = last.0 < 0x7fff_ffff;
-        let signals = self.shared.codec.capabilities().drain_signal;
-        if signals && !self.draining {
+    fn signals(&self) -> bool {
+        self.shared.codec.capabilities().drain_signal
+    }
+
+    /// Tells the client, once, to take its next calls elsewhere.
+    fn announce_drain(&mut self, client: &mut dyn Connection) {
+        if self.signals() && !self.draining {
             let start = self.to_client.len();
             if client.drain(&mut self.to_client).is_err() {
                 self.to_client.truncate(start);
@@ -438,14 +478,24 @@ impl Flow {
             self.count_out(start);
         }
         self.draining = true;
+    }
+
+    /// HCM goes away: the first notice still lets requests through, the final one names the last it took.
+    fn drain(&mut self, client: &mut dyn Connection, last: h2::StreamId) {
+        self.announce_drain(client);
         for call in self.calls.open() {
             if call.stream().is_some_and(|stream| stream > last) {
                 call.done = Some(Done::Failed(FailureKind::Draining));
             }
         }
-        if is_final || !signals {
-            self.finishing = true;
-        }
+        self.refusing |= last.0 < 0x7fff_ffff;
+    }
+
+    /// No more comes from HCM.
+    fn lose_hcm(&mut self, kind: FailureKind) {
+        self.fail_open_calls(kind);
+        self.refusing = true;
+        self.hcm_gone = true;
     }
 
     fn fail_open_calls(&mut self, kind: FailureKind) {
@@ -464,12 +514,6 @@ impl Flow {
             self.stats.in_flight = self.stats.in_flight.saturating_sub(1);
             self.durations.push(now.saturating_sub(call.started));
             self.calls.recycle(call);
-        }
-    }
-
-    fn close_if_finished(&mut self) {
-        if self.finishing && self.calls.is_empty() && self.close.is_none() {
-            self.close = Some(Close::Flush);
         }
     }
 }

@@ -1,5 +1,5 @@
 use meltemi_core::{
-    Codec, Connection, Decoded, Failure, FailureKind, Limits, Mutation, MutationSupport, Outcome, Peer,
+    Codec, Connection, Decoded, EncodeError, Failure, FailureKind, Limits, Mutation, MutationSupport, Outcome, Peer,
 };
 
 use super::{
@@ -7,6 +7,7 @@ use super::{
     stats::InletStats,
 };
 use crate::{
+    buffer::decode,
     h2::{Event, Headers, StreamId},
     http::{HeaderSource, PassHeaders, candidates, diff, failure_kind},
     names,
@@ -48,7 +49,9 @@ impl Replies {
                     return Some(stream);
                 }
                 call.body.extend_from_slice(data);
-                self.finish_if_whole(call, end_stream, stream)
+                let reset = self.finish_if_whole(call, end_stream, stream);
+                calls.add_bytes(data.len());
+                reset
             }
             Event::Trailers { stream, .. } => self.finish_if_whole(calls.by_stream(stream)?, true, stream),
             Event::Reset { stream, .. } => {
@@ -71,6 +74,7 @@ impl Replies {
         head.status = status;
         head.outcome = headers.first(names::REPLY.as_bytes()).map(outcome);
         head.retire = headers.first(names::RETIRE.as_bytes()).is_some();
+        head.unshown = headers.first(names::UNSHOWN.as_bytes()).is_some();
         head.content_length = headers.first(b"content-length").and_then(parse_number);
         if head.outcome.is_none() {
             head.details.extend_from_slice(headers.first(names::DETAILS.as_bytes()).unwrap_or_default());
@@ -107,7 +111,8 @@ impl Replies {
                 if call.is_one_way() {
                     return;
                 }
-                if call.body.is_empty() {
+                if call.body.is_empty() || !self.write_frame(call, pass, out) {
+                    call.body.clear();
                     return fail(call, FailureKind::BadReply, client, out, stats);
                 }
                 stats.replies = stats.replies.saturating_add(1);
@@ -116,7 +121,6 @@ impl Replies {
                     Outcome::Exception => stats.exceptions = stats.exceptions.saturating_add(1),
                     Outcome::Failure(_) => stats.failures = stats.failures.saturating_add(1),
                 }
-                self.write_frame(call, pass, out);
             }
             Some(Done::Response) => {
                 let kind = failure_kind(call.head.status, &call.head.details, &call.body);
@@ -130,20 +134,30 @@ impl Replies {
         }
     }
 
-    /// Writes the server's frame, with what routes and filters changed in its headers.
-    fn write_frame(&mut self, call: &mut Call, pass: &PassHeaders, out: &mut Vec<u8>) {
-        if let Some(server) = &mut self.server {
+    /// Writes the server's frame, with what routes and filters changed in its headers; `false` if it cannot be changed so.
+    fn write_frame(&mut self, call: &mut Call, pass: &PassHeaders, out: &mut Vec<u8>) -> bool {
+        if let Some(server) = self.server.as_mut().filter(|_| !call.head.unshown) {
             server.reset();
             self.mutation.clear();
             let request = &call.ticket;
-            if let Ok(Decoded::Frame(frame)) = server.decode(&call.body, request) {
+            if let Ok(Decoded::Frame(frame)) = decode(server.as_mut(), &call.body, request) {
                 diff(&frame.metadata, &mut call.head.headers, pass, &mut self.mutation);
             }
-            if !self.mutation.is_empty() && server.rewrite(&call.body, &self.mutation, None, out).is_ok() {
-                return;
+            let start = out.len();
+            if !self.mutation.is_empty() {
+                match server.rewrite_reply(request, &call.body, &self.mutation, out) {
+                    Ok(()) => return true,
+                    // This frame has no place for headers: it goes as it is.
+                    Err(EncodeError::Unsupported(_)) => out.truncate(start),
+                    Err(_) => {
+                        out.truncate(start);
+                        return false;
+                    }
+                }
             }
         }
         out.extend_from_slice(&call.body);
+        true
     }
 }
 
@@ -153,13 +167,22 @@ fn fail(call: &Call, kind: FailureKind, client: &mut dyn Connection, out: &mut V
     if call.is_one_way() {
         return;
     }
-    let text = call.body.get(..call.body.len().min(MAX_MESSAGE)).unwrap_or_default();
-    let text = String::from_utf8_lossy(text);
-    let message = if text.trim().is_empty() { describe(kind) } else { text.trim() };
+    let text = String::from_utf8_lossy(call.body.get(..call.body.len().min(MAX_MESSAGE)).unwrap_or_default());
+    let said = one_line(&text);
+    let message = if said.is_empty() { describe(kind) } else { said };
     let start = out.len();
     if client.error_reply(&call.ticket, &Failure { kind, message }, out).is_err() {
         out.truncate(start);
     }
+}
+
+/// The first line of `text`, of no more bytes than a message may have.
+fn one_line(text: &str) -> &str {
+    let text = text.trim();
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    let line = text.split(breaks).next().unwrap_or_default();
+    // What was no UTF-8 has grown.
+    line.get(..line.floor_char_boundary(MAX_MESSAGE)).unwrap_or_default().trim_end()
 }
 
 /// What the client is told if nobody said more.
@@ -206,5 +229,20 @@ impl HeaderSource for Shown<'_> {
         for (name, value) in self.0.iter() {
             visit(name, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_short_line() {
+        assert_eq!(one_line("\r\n no healthy upstream \nsecret"), "no healthy upstream");
+        assert_eq!(one_line("a\u{85}b"), "a");
+        assert_eq!(one_line("a\u{2028}b"), "a");
+        assert_eq!(one_line("a\0b"), "a");
+        let text = String::from_utf8_lossy(&[0xff; MAX_MESSAGE]).into_owned();
+        assert_eq!(one_line(&text).len(), 1023, "whole characters");
     }
 }

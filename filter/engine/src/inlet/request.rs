@@ -33,17 +33,22 @@ impl RequestHead {
     /// # Errors
     /// `TooLarge` if they are more than Envoy would take.
     pub(super) fn read(&mut self, frame: &Frame<'_>, shared: &InletShared) -> Result<(), FailureKind> {
-        let metadata = &frame.metadata;
+        let (metadata, limits) = (&frame.metadata, &shared.limits);
+        // Before they are written, longer still, into buffers that live as long as the connection.
+        if metadata.service.len().saturating_add(metadata.method.len()) > limits.max_header_bytes {
+            return Err(FailureKind::TooLarge);
+        }
         self.path.clear();
         names::path_into(metadata.service, metadata.method, &mut self.path);
-        safe(metadata.service, &mut self.service);
-        safe(metadata.method, &mut self.method);
+        for (text, out) in [(metadata.service, &mut self.service), (metadata.method, &mut self.method)] {
+            out.clear();
+            names::escape_value_into(text, out);
+        }
         self.metadata.clear();
         represent(metadata, &shared.pass, &mut self.metadata);
         let bytes = [self.path.len(), self.service.len(), self.method.len(), self.metadata.byte_len()];
         let bytes = bytes.into_iter().fold(0usize, usize::saturating_add);
         let count = self.metadata.len().saturating_add(OWN_HEADERS);
-        let limits = &shared.limits;
         if bytes > limits.max_header_bytes || count > limits.max_headers.saturating_add(OWN_HEADERS) {
             return Err(FailureKind::TooLarge);
         }
@@ -73,15 +78,5 @@ impl RequestHead {
         for (name, value) in self.metadata.iter() {
             to.push(name, value);
         }
-    }
-}
-
-/// `text` as a header value: as it is, or escaped.
-fn safe(text: &[u8], out: &mut Vec<u8>) {
-    out.clear();
-    if names::is_safe_value(text) {
-        out.extend_from_slice(text);
-    } else {
-        names::escape_value_into(text, out);
     }
 }

@@ -9,9 +9,7 @@ use crate::{
     config::InletConfig,
     cutting::in_all_cuttings,
     pair::{Pair, Routed, echo, inlet_config},
-    test_codec::{
-        ENDLESS, drain, error, exception, failure, frame, heartbeat, heartbeat_reply, ok, one_way, request,
-    },
+    test_codec::{ENDLESS, drain, error, exception, failure, frame, heartbeat, heartbeat_reply, ok, one_way, request},
 };
 
 const ORDERS: [Ordering; 2] = [Ordering::Ordered, Ordering::Multiplexed];

@@ -16,7 +16,7 @@ use self::response::Built;
 pub use self::response::Response;
 pub(crate) use self::response::decimal;
 use crate::{
-    buffer,
+    buffer::{self, decode},
     config::{ConfigError, OutletConfig},
     http::{HeaderSource, HeaderStore, PassHeaders, candidates, diff, represent},
 };
@@ -39,15 +39,20 @@ impl OutletShared {
     /// If the codec's connections carry state between calls: such a protocol cannot be spread over servers.
     pub fn new(config: &OutletConfig, codec: Box<dyn Codec>) -> Result<Self, ConfigError> {
         request_mode_or_error(codec.as_ref())?;
-        Ok(Self { codec, limits: Limits::from(&config.limits), pass: PassHeaders::new(&config.pass_headers) })
+        Ok(Self { codec, limits: Limits::from(&config.limits), pass: PassHeaders::new(&config.pass_headers)? })
     }
 }
 
 /// Refuses protocols that only work in connection mode.
 pub(crate) fn request_mode_or_error(codec: &dyn Codec) -> Result<(), ConfigError> {
     let capabilities = codec.capabilities();
+    let name = codec.name();
+    if capabilities.streaming {
+        return Err(ConfigError(format!(
+            "field `codec.name`: calls of `{name}` may have more than one frame in a direction; use it in connection mode (filter `relay`)"
+        )));
+    }
     if capabilities.session || capabilities.server_first {
-        let name = codec.name();
         return Err(ConfigError(format!(
             "field `codec.name`: `{name}` keeps state between calls of a connection; use it in connection mode (filter `relay`)"
         )));
@@ -73,6 +78,8 @@ pub struct Outlet {
     wanted: usize,
     /// The server said that it is going away.
     server_drains: bool,
+    /// The server said something, or closed, before it was asked.
+    out_of_step: bool,
     to_server: Vec<u8>,
     built: Built,
 }
@@ -101,6 +108,7 @@ impl Outlet {
             reply: Vec::new(),
             wanted: 1,
             server_drains: false,
+            out_of_step: false,
             to_server: Vec::new(),
             built: Built::default(),
             shared,
@@ -119,6 +127,7 @@ impl Outlet {
         buffer::release(&mut self.to_server);
         self.wanted = 1;
         self.server_drains = false;
+        self.out_of_step = false;
         self.built.clear();
     }
 
@@ -151,6 +160,8 @@ impl Outlet {
 
     /// Bytes from the server; `end` if it sends no more.
     pub fn on_server_data(&mut self, data: &[u8], end: bool) {
+        // It must not be taken for the reply to a request that is not sent yet.
+        self.out_of_step |= matches!(self.state, State::Request) && (end || !data.is_empty());
         if matches!(self.state, State::Delivery) && end {
             self.state = State::Done;
             self.built.frame(Outcome::Ok, 0..0, false);
@@ -190,7 +201,10 @@ impl Outlet {
 
     /// Decodes the whole request, applies what routes and filters changed, hands it to the server.
     fn send(&mut self, request: &[u8]) {
-        let frame = match self.client.decode(request, &NothingInFlight) {
+        if self.out_of_step {
+            return self.fail(FailureKind::UpstreamReset, true);
+        }
+        let frame = match decode(self.client.as_mut(), request, &NothingInFlight) {
             Ok(Decoded::Frame(frame)) if frame.bytes.len() == request.len() => frame,
             Ok(Decoded::Rejected(rejected)) => {
                 let kind = of_decode_error(rejected.error.kind);
@@ -228,7 +242,7 @@ impl Outlet {
         let mut start = 0usize;
         while let State::Reply(ticket) = &self.state {
             let Some(rest) = self.reply.get(start..).filter(|rest| !rest.is_empty()) else { break };
-            let frame = match self.server.decode(rest, ticket) {
+            let frame = match decode(self.server.as_mut(), rest, ticket) {
                 Ok(Decoded::Incomplete { needed }) => {
                     self.wanted = self.reply.len().saturating_sub(start).saturating_add(needed.max(1));
                     break;
@@ -240,6 +254,7 @@ impl Outlet {
             match frame.kind {
                 FrameKind::Response(outcome) if frame.id == ticket.id => {
                     represent(&frame.metadata, &self.shared.pass, self.built.headers());
+                    self.built.cap_headers();
                     // Bytes behind the reply were not asked for: the connection is out of step.
                     let retire = end != self.reply.len() || self.server_drains;
                     self.built.frame(outcome, start..end, retire);

@@ -4,6 +4,12 @@ use meltemi_core::{FailureKind, Outcome};
 
 use crate::{http::HeaderStore, names};
 
+/// What HTTP/2 counts for a header beside its name and value.
+const HEADER_OVERHEAD: usize = 32;
+
+/// Bytes of a reply's metadata as headers. The inlet takes 64 KiB; the rest is for what Envoy adds.
+const MAX_METADATA: usize = 48 * 1024;
+
 /// The HTTP response to one request.
 #[derive(Debug)]
 pub struct Response<'a> {
@@ -37,6 +43,15 @@ impl Built {
 
     pub(super) fn headers(&mut self) -> &mut HeaderStore {
         &mut self.headers
+    }
+
+    /// Leaves the reply's metadata out, if it is more than HTTP headers can carry: a reply is not lost for its headers.
+    pub(super) fn cap_headers(&mut self) {
+        let size = self.headers.len().saturating_mul(HEADER_OVERHEAD).saturating_add(self.headers.byte_len());
+        if size > MAX_METADATA {
+            self.headers.clear();
+            self.headers.push(names::UNSHOWN.as_bytes(), b"1");
+        }
     }
 
     /// A frame of the server, or nothing for a one-way call.

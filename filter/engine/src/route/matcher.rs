@@ -2,11 +2,13 @@ use meltemi_core::Metadata;
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::config::{MatchConfig, Test};
+use crate::names;
 
 /// Memory that a compiled expression may take: hostile ones are refused when the table is made.
 const REGEX_SIZE: usize = 1024 * 1024;
 
-/// A compiled condition.
+/// A compiled condition. It looks at a value as it would stand in an HTTP header (see [`names`]), so that a rule means the
+/// same in request mode, where Envoy tests headers.
 #[derive(Debug)]
 pub(super) struct Matcher {
     key: String,
@@ -33,9 +35,9 @@ impl Matcher {
         let test = match &config.test {
             None => Compiled::Present(true),
             Some(Test::Present(there)) => Compiled::Present(*there),
-            Some(Test::Exact(text)) => Compiled::Exact(text.clone().into_bytes()),
-            Some(Test::Prefix(text)) => Compiled::Prefix(text.clone().into_bytes()),
-            Some(Test::Suffix(text)) => Compiled::Suffix(text.clone().into_bytes()),
+            Some(Test::Exact(text)) => Compiled::Exact(names::match_value(text).into_bytes()),
+            Some(Test::Prefix(text)) => Compiled::Prefix(names::match_prefix(text).into_bytes()),
+            Some(Test::Suffix(text)) => Compiled::Suffix(names::match_suffix(text).into_bytes()),
             Some(Test::Range(start, end)) if start < end => Compiled::Range(*start, *end),
             Some(Test::Range(start, end)) => return Err(format!("the range from {start} to {end} is empty")),
             Some(Test::Regex(text)) => Compiled::Regex(
@@ -49,8 +51,8 @@ impl Matcher {
     }
 
     pub(super) fn matches(&self, metadata: &Metadata<'_>) -> bool {
-        let value = value(metadata, &self.key);
-        let holds = match (&self.test, value) {
+        let value = value(metadata, &self.key).map(names::escape_value);
+        let holds = match (&self.test, value.as_deref()) {
             (Compiled::Present(wanted), value) => value.is_some() == *wanted,
             // A value that is missing is not the one that is asked for.
             (_, None) => false,

@@ -58,6 +58,23 @@ fn every_test_and_its_negation() {
 }
 
 #[test]
+fn values_are_tested_as_they_stand_in_headers() {
+    let text = str::to_owned;
+    let cases = [
+        (on("city", Test::Exact(text(" Köln 5%"))), true),
+        (on("city", Test::Prefix(text(" K"))), true),
+        (on("city", Test::Suffix(text("öln 5%"))), true),
+        (on("city", Test::Regex(text("%20K%c3%b6ln 5%25"))), true),
+        (on("city", Test::Regex(text(" K.*"))), false),
+        (MatchConfig { ignore_case: true, ..on("city", Test::Exact(text(" kÖLN 5%"))) }, false),
+        (MatchConfig { ignore_case: true, ..on("city", Test::Exact(text(" KöLN 5%"))) }, true),
+    ];
+    for (condition, expected) in cases {
+        assert_eq!(holds(condition.clone(), &[("city", " Köln 5%")]), expected, "{condition:?}");
+    }
+}
+
+#[test]
 fn weights_and_hashes() {
     let clusters =
         [("a", 20), ("b", 0), ("c", 80)].map(|(name, weight)| ClusterConfig { name: name.to_owned(), weight });
