@@ -83,3 +83,77 @@ def native_server(service, port: int, codec_name="thrift", **labels) -> dict:
         before(context, listener, HCM, name),
         inlet(name, codec_name, authority=f"{service.host}:{port}"),
         bridge(context, {"portNumber": port}, codec_name)], **labels)
+
+
+ROUTER = {"name": "envoy.filters.http.router", "typed_config": {
+    "@type": f"{TYPES}.http.router.v3.Router", "suppress_envoy_headers": True, "dynamic_stats": False}}
+FAULT = {"name": "envoy.filters.http.fault", "typed_config": {"@type": f"{TYPES}.http.fault.v3.HTTPFault"}}
+XDS = "meltemi-xds"
+
+
+def manager(host: str, port: int, routes: dict, access_log: str) -> dict:
+    """Our own HTTP connection manager."""
+    every = {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 100, "runtime_key": "meltemi.local_reply"}}}}
+    told = [{"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            for key, value in (("x-meltemi-details", "%RESPONSE_CODE_DETAILS%"), ("x-meltemi-flags", "%RESPONSE_FLAGS%"))]
+    log = {"name": "envoy.access_loggers.file", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog", "path": access_log,
+        "log_format": {"json_format": {"method": "%REQ(:METHOD)%", "path": "%REQ(:PATH)%", "response_code": "%RESPONSE_CODE%",
+                                       "authority": "%REQ(:AUTHORITY)%", "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%"}}}}
+    return {"@type": f"{TYPES}.network.http_connection_manager.v3.HttpConnectionManager", "stat_prefix": f"meltemi.{host}.{port}",
+            "codec_type": "HTTP2", "http2_protocol_options": {"max_concurrent_streams": 0x7fffffff}, **routes,
+            "common_http_protocol_options": {"idle_timeout": "0s", "max_headers_count": 200}, "max_request_headers_kb": 96,
+            "stream_idle_timeout": "0s", "generate_request_id": False, "skip_xff_append": True,
+            "server_header_transformation": "PASS_THROUGH", "normalize_path": False,
+            "path_with_escaped_slashes_action": "KEEP_UNCHANGED", "access_log": [log],
+            "local_reply_config": {"mappers": [{"filter": every, "headers_to_add": told}]}, "http_filters": [FAULT, ROUTER]}
+
+
+def by_rds(host: str, port: int) -> dict:
+    """Routes from our control plane."""
+    source = {"resource_api_version": "V3", "initial_fetch_timeout": "5s", "api_config_source": {
+        "api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": XDS}}]}}
+    return {"rds": {"config_source": source, "route_config_name": f"{host}:{port}"}}
+
+
+def to_cluster(name: str) -> dict:
+    """One route, to a cluster."""
+    return {"route_config": {"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+        {"match": {"prefix": "/"}, "route": {"cluster": name, "timeout": "0s"}}]}]}}
+
+
+def instead(context: str, listener: dict, typed_config: dict) -> dict:
+    """Puts our HTTP connection manager in the place of tcp_proxy."""
+    return {"applyTo": "NETWORK_FILTER", "match": {"context": context, "listener": chain(listener, TCP_PROXY)},
+            "patch": {"operation": "REPLACE", "value": {"name": HCM, "typed_config": typed_config}}}
+
+
+def xds_cluster(address: str, port: int) -> dict:
+    return {"applyTo": "CLUSTER", "match": {"context": "SIDECAR_OUTBOUND"}, "patch": {"operation": "ADD", "value": {
+        "name": XDS, "type": "STATIC", "connect_timeout": "1s",
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "5s"}}}}},
+        "load_assignment": {"cluster_name": XDS, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {
+            "socket_address": {"address": address, "port_value": port}}}}]}]}}}}
+
+
+def tcp_client(service, port: int, codec_name="thrift") -> dict:
+    """Outbound: a TCP port's own listener."""
+    listener, name, context = {"name": f"{service.ip}_{port}"}, f"meltemi.out.{service.host}.{port}", "SIDECAR_OUTBOUND"
+    return envoy_filter(f"{service.name}-{port}-out", [
+        before(context, listener, TCP_PROXY, name),
+        instead(context, listener, manager(service.host, port, by_rds(service.host, port), "access.log")),
+        inlet(name, codec_name, authority=f"{service.host}:{port}"),
+        bridge(context, {"service": service.host, "portNumber": port}, codec_name)])
+
+
+def tcp_server(service, port: int, codec_name="thrift", **labels) -> dict:
+    """Inbound, by the target port."""
+    name, context = f"meltemi.in.{service.host}.{port}", "SIDECAR_INBOUND"
+    listener = {"name": "virtualInbound", "filterChain": {"destinationPort": port}}
+    return envoy_filter(f"{service.name}-{port}-in", [
+        before(context, listener, TCP_PROXY, name),
+        instead(context, listener, manager(service.host, port, to_cluster(f"inbound|{port}||"), "access.log")),
+        inlet(name, codec_name, authority=f"{service.host}:{port}"),
+        bridge(context, {"portNumber": port}, codec_name)], **labels)
