@@ -48,6 +48,8 @@ pub(crate) enum Routed {
 pub(crate) struct Pair {
     pub(crate) inlet: Inlet,
     hcm: h2::Connection,
+    /// The protocol can tell a client that we go away.
+    pub(crate) signals: bool,
     hcm_began: bool,
     outlet: Arc<OutletShared>,
     open: BTreeMap<u32, (Request, bool)>,
@@ -87,6 +89,7 @@ impl Pair {
         Self {
             inlet: Inlet::new(Arc::new(inlet), b"demo:80"),
             hcm: h2::Connection::server(&h2::Settings::default()),
+            signals: ordering == Ordering::Multiplexed,
             hcm_began: false,
             outlet: Arc::new(outlet),
             open: BTreeMap::new(),
@@ -234,6 +237,24 @@ impl Pair {
             let notice = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
             self.hcm.output().extend(notice);
         }
+        self.settle();
+    }
+
+    pub(crate) fn hcm_got_nothing(&self) -> bool {
+        !self.hcm_began
+    }
+
+    /// HCM gives no more window, or does again.
+    pub(crate) fn hold_hcm(&mut self, hold: bool) {
+        self.hcm.hold_windows(hold);
+        self.settle();
+    }
+
+    /// HCM answers the only request, which is not whole.
+    pub(crate) fn answer_early(&mut self, status: u16) {
+        let (id, _) = self.open.pop_first().unwrap();
+        let status = status.to_string();
+        self.hcm.send_headers(StreamId(id), &mut |to| to.push(b":status", status.as_bytes()), true);
         self.settle();
     }
 

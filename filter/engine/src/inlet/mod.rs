@@ -330,7 +330,10 @@ impl Flow {
                 let (ticket, kind) = (rejected.ticket(), of_decode_error(rejected.error.kind));
                 let is_last = rejected.length == Rejected::NO_END;
                 self.count_decode_error();
-                self.refuse(now, ticket, kind);
+                // Nothing else wants an answer.
+                if matches!(ticket.kind, FrameKind::Request | FrameKind::StreamOpen) {
+                    self.refuse(now, ticket, kind);
+                }
                 self.finishing |= is_last;
                 Some(there)
             }
@@ -407,6 +410,8 @@ impl Flow {
     /// Answers a heartbeat: at once, or in its turn where replies are ordered.
     fn answer_heartbeat(&mut self, now: Duration, client: &mut dyn Connection, heartbeat: Ticket) {
         self.stats.heartbeats = self.stats.heartbeats.saturating_add(1);
+        // What was refused just now comes first.
+        self.write_replies(now, client);
         let start = self.to_client.len();
         // A codec that reports heartbeats can answer them.
         if client.heartbeat_reply(&heartbeat, &mut self.to_client).is_err() {

@@ -1,9 +1,6 @@
-use std::collections::HashMap;
-
 use meltemi_core::{FailureKind, Ordering};
-use proptest::prelude::*;
 
-use super::reply::describe;
+use super::{InletShared, reply::describe};
 use crate::{
     Close,
     config::InletConfig,
@@ -11,6 +8,9 @@ use crate::{
     pair::{Pair, Routed, echo, inlet_config},
     test_codec::{ENDLESS, drain, error, exception, failure, frame, heartbeat, heartbeat_reply, ok, one_way, request},
 };
+
+mod ends;
+mod properties;
 
 const ORDERS: [Ordering; 2] = [Ordering::Ordered, Ordering::Multiplexed];
 
@@ -237,21 +237,6 @@ fn frames_that_cannot_be_taken_are_answered_in_their_turn() {
 }
 
 #[test]
-fn bytes_that_are_no_frame_end_the_connection_after_the_answers() {
-    for piece in [usize::MAX, 1] {
-        let mut pair = Pair::new(Ordering::Ordered, piece);
-        pair.router = Box::new(|_| Routed::Later);
-        pair.send(&[request(1, "a.b", &[], b"1"), vec![0, 0, 0, 9, 99, 0, 0, 0, 0]].concat());
-        assert_eq!(pair.inlet.close(), None);
-        pair.router = Box::new(|_| Routed::Forward(Vec::new()));
-        pair.hcm_tick();
-        assert_eq!(pair.client_got, echo(&request(1, "a.b", &[], b"1")));
-        assert_eq!(pair.inlet.close(), Some(Close::Flush));
-        assert_eq!(pair.inlet.take_stats().decode_errors, 1);
-    }
-}
-
-#[test]
 fn a_request_without_an_end_is_answered_and_ends_the_connection() {
     in_all_pieces(|pair| {
         let (first, last) = (request(1, "a.b", &[], b"1"), request(3, "a.b", &[], b"3"));
@@ -264,221 +249,94 @@ fn a_request_without_an_end_is_answered_and_ends_the_connection() {
 }
 
 #[test]
-fn half_close_waits_for_the_answers() {
-    in_all_pieces(|pair| {
-        pair.router = Box::new(|_| Routed::Later);
-        pair.send(&request(1, "a.b", &[], b"1")).half_close();
-        assert_eq!(pair.inlet.close(), None);
-        pair.router = Box::new(|_| Routed::Forward(Vec::new()));
-        pair.hcm_tick();
-        assert_eq!(pair.client_got, echo(&request(1, "a.b", &[], b"1")));
-        assert_eq!(pair.inlet.close(), Some(Close::Flush));
+fn frames_that_are_no_requests_are_not_answered() {
+    let mut config = inlet_config();
+    config.limits.max_frame_bytes = 100;
+    with_config(&config, |pair| {
+        let push = frame(crate::test_codec::PUSH, 1, "", &[7; 200]);
+        let call = request(3, "a.b", &[], b"3");
+        pair.send(&[push, one_way(2, "a.b", &[7; 200]), heartbeat(9), call.clone()].concat());
+        assert_eq!(pair.client_got, [heartbeat_reply(9), echo(&call)].concat());
+        assert_eq!(pair.inlet.take_stats().decode_errors, 2);
     });
 }
 
 #[test]
-fn half_close_within_a_frame() {
-    let mut pair = Pair::new(Ordering::Ordered, 1);
-    pair.send(&request(1, "a.b", &[], b"1")[..8]).half_close();
-    assert_eq!(pair.inlet.close(), Some(Close::Flush));
-    assert_eq!(pair.inlet.take_stats().decode_errors, 1);
+fn a_reply_with_more_metadata_than_http_carries_arrives() {
+    for ordering in ORDERS {
+        let mut pair = Pair::new(ordering, usize::MAX);
+        let value = "\u{1}".repeat(250);
+        let headers: Vec<_> = (0..100).map(|n| (format!("h{n}"), value.clone())).collect();
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let reply = ok(1, &headers, b"much was said");
+        let sent = reply.clone();
+        pair.server = Box::new(move |_| (sent.clone(), false));
+        pair.send(&request(1, "a.b", &[], b""));
+        assert!(pair.client_got == reply && pair.resets.is_empty());
+    }
 }
 
 #[test]
-fn a_draining_hcm_is_said_where_the_protocol_can_say_it() {
-    let call = request(1, "a.b", &[], b"1");
-    let mut pair = Pair::new(Ordering::Multiplexed, usize::MAX);
-    pair.send(&call);
-    pair.hcm_goes_away(false);
-    assert_eq!(pair.client_got, [echo(&call), drain()].concat());
+fn an_odd_value_stands_where_policies_look() {
+    in_all_pieces(|pair| {
+        let call = request(1, "a.50%", &[("env", "grün")], b"");
+        pair.send(&call);
+        assert_eq!(pair.requests[0].header("env"), Some("gr%c3%bcn"));
+        assert_eq!(pair.requests[0].header("x-meltemi-method"), Some("50%25"));
+        assert_eq!(pair.client_got, echo(&call));
+    });
+}
+
+#[test]
+fn a_service_that_is_too_long_is_refused_before_it_is_copied() {
+    let mut config = inlet_config();
+    config.limits.max_header_bytes = 20;
+    with_config(&config, |pair| {
+        let call = request(1, &"s".repeat(30), &[], b"");
+        pair.send(&call);
+        assert!(pair.requests.is_empty() && pair.inlet.current().0.is_empty());
+        assert_eq!(pair.inlet.take_stats().errors().iter().sum::<u64>(), 1);
+    });
+}
+
+#[test]
+fn an_answer_before_the_end_of_the_request_ends_its_stream() {
+    // Larger than HCM's window: the rest waits in us.
+    let mut pair = Pair::new(Ordering::Ordered, usize::MAX);
+    let early = |pair: &mut Pair| pair.answer_early(413);
+    pair.hold_hcm(true);
+    pair.send(&request(1, "a.b", &[], &vec![7; 2 << 20]));
+    assert!(pair.requests.is_empty());
+    early(&mut pair);
+    assert_eq!(pair.client_got, failed(1, "a.b", FailureKind::TooLarge));
+    assert_eq!(pair.resets, [1]);
+    pair.hold_hcm(false);
+    let call = request(2, "a.b", &[], b"2");
     pair.client_got.clear();
     pair.send(&call);
-    assert_eq!(pair.client_got, echo(&call), "until the client has turned away it is served");
-    pair.hcm_goes_away(true);
-    assert_eq!(pair.inlet.close(), Some(Close::Flush));
+    assert_eq!(pair.client_got, echo(&call));
+}
 
+#[test]
+fn replies_that_wait_for_their_turn_are_bounded() {
     let mut pair = Pair::new(Ordering::Ordered, usize::MAX);
-    pair.router = Box::new(|_| Routed::Later);
-    pair.send(&call);
-    pair.hcm_goes_away(false);
-    assert_eq!(pair.inlet.close(), None);
+    pair.router = Box::new(|request| if request.body[8] == 0 { Routed::Later } else { Routed::Forward(Vec::new()) });
+    let calls: Vec<_> = (0..100).map(|id| request(id, "a.b", &[], &vec![id as u8; 100_000])).collect();
+    for call in &calls {
+        pair.send(call);
+    }
+    assert!(pair.client_got.is_empty() && !pair.inlet.wants_client_data());
+    let asked = pair.requests.len();
+    assert!((20..=23).contains(&asked), "2 MiB of replies, not {asked}");
     pair.router = Box::new(|_| Routed::Forward(Vec::new()));
     pair.hcm_tick();
-    assert_eq!(pair.client_got, echo(&call));
-    assert_eq!(pair.inlet.close(), Some(Close::Flush));
+    assert!(pair.inlet.wants_client_data());
+    assert!(pair.client_got == calls.iter().flat_map(|call| echo(call)).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_closing_hcm_leaves_no_call_unanswered() {
-    in_all_pieces(|pair| {
-        pair.router = Box::new(|_| Routed::Later);
-        pair.send(&[request(1, "a.b", &[], b""), request(2, "a.b", &[], b"")].concat());
-        pair.hcm_closes();
-        let gone = |id| failed(id, "a.b", FailureKind::Draining);
-        assert_eq!(pair.client_got, [gone(1), gone(2)].concat());
-        assert_eq!(pair.inlet.close(), Some(Close::Flush));
-        assert_eq!(pair.inlet.take_stats().in_flight, 0);
-    });
-}
-
-#[test]
-fn a_flood_is_held_back_and_let_through_later() {
-    let mut config = inlet_config();
-    config.max_in_flight = 3;
-    for ordering in ORDERS {
-        let mut pair = Pair::with(&config, ordering, usize::MAX);
-        pair.router = Box::new(|_| Routed::Later);
-        let calls: Vec<_> = (0..50).map(|n| request(n, "a.b", &[], &n.to_be_bytes())).collect();
-        pair.send(&calls.concat());
-        assert!(!pair.inlet.wants_client_data());
-        assert_eq!(pair.inlet.take_stats().in_flight, 3);
-        pair.router = Box::new(|_| Routed::Forward(Vec::new()));
-        pair.hcm_tick();
-        assert_eq!(pair.client_got, calls.iter().flat_map(|call| echo(call)).collect::<Vec<_>>());
-        assert!(pair.inlet.wants_client_data());
-    }
-}
-
-#[test]
-fn a_client_that_does_not_read_is_not_read() {
-    let mut pair = Pair::new(Ordering::Ordered, usize::MAX);
-    pair.inlet.on_client_writable(pair.now, false);
-    assert!(!pair.inlet.wants_client_data());
-    pair.send(&request(1, "a.b", &[], b""));
-    assert!(pair.requests.is_empty());
-    pair.inlet.on_client_writable(pair.now, true);
-    pair.settle();
-    assert_eq!(pair.requests.len(), 1);
-}
-
-/// What a script does next.
-#[derive(Debug, Clone)]
-enum Step {
-    Call {
-        id: u8,
-        one_way: bool,
-        size: usize,
-    },
-    Heartbeat(u8),
-    /// The n-th oldest open request is answered: by the server, or in Envoy.
-    Answer {
-        which: usize,
-        how: u8,
-    },
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        3 => (0u8..4, prop::bool::weighted(0.1), 0usize..300)
-            .prop_map(|(id, one_way, size)| Step::Call { id, one_way, size }),
-        1 => (100u8..104).prop_map(Step::Heartbeat),
-        3 => (0usize..8, 0u8..5).prop_map(|(which, how)| Step::Answer { which, how }),
-    ];
-    prop::collection::vec(step, 1..60)
-}
-
-/// The oracle: what each call must get, computed from the script alone, slowly and simply.
-#[derive(Default)]
-struct Oracle {
-    /// Open or unanswered things in order: id, and the reply once known.
-    line: Vec<(u32, Option<Vec<u8>>)>,
-    got: Vec<u8>,
-}
-
-impl Oracle {
-    fn flush(&mut self, ordering: Ordering) {
-        loop {
-            let ready = (0..self.line.len()).find(|index| {
-                let (id, reply) = &self.line[*index];
-                reply.is_some()
-                    && self.line[..*index].iter().all(|(other, _)| ordering == Ordering::Multiplexed && other != id)
-            });
-            let Some(ready) = ready else { return };
-            self.got.extend(self.line.remove(ready).1.unwrap());
-        }
-    }
-}
-
-proptest! {
-    /// Any interleaving: every call gets its own reply once, in its turn.
-    #[test]
-    fn any_interleaving(script in steps(), ordered in any::<bool>(), piece in 1usize..200) {
-        let ordering = if ordered { Ordering::Ordered } else { Ordering::Multiplexed };
-        let mut pair = Pair::new(ordering, piece);
-        let mut oracle = Oracle::default();
-        // Requests at the router, in order: number, frame, one-way.
-        let mut open: Vec<(u32, Vec<u8>, bool)> = Vec::new();
-        let mut serial = 0u32;
-        let mut pending: HashMap<u32, u8> = HashMap::new();
-        let answer = |pair: &mut Pair, oracle: &mut Oracle, open: &mut Vec<(u32, Vec<u8>, bool)>,
-                      pending: &mut HashMap<u32, u8>, which: usize, how: u8| {
-            let (number, frame, is_one_way) = open.remove(which % open.len());
-            pending.insert(number, how);
-            let id = u32::from_be_bytes(frame[5..9].try_into().unwrap());
-            let reply = match how {
-                0 | 1 => echo(&frame),
-                2 => failed(id, "a.b", FailureKind::Timeout),
-                3 => failed(id, "a.b", FailureKind::UpstreamReset),
-                _ => failed(id, "a.b", FailureKind::NoRoute),
-            };
-            if !is_one_way {
-                let slot = oracle.line.iter_mut().find(|(key, _)| *key == number | 0x8000_0000).unwrap();
-                *slot = (id, Some(reply));
-                // The id counts from here on; until then the number kept the place.
-            }
-            let wanted = frame;
-            pair.router = Box::new(move |request| {
-                if request.body != wanted {
-                    return Routed::Later;
-                }
-                match how {
-                    0 | 1 => Routed::Forward(Vec::new()),
-                    2 => Routed::Local(504, "response_timeout"),
-                    3 => Routed::Reset,
-                    _ => Routed::Local(404, "route_not_found"),
-                }
-            });
-            pair.hcm_tick();
-            pair.router = Box::new(|_| Routed::Later);
-        };
-        pair.router = Box::new(|_| Routed::Later);
-        for step in script {
-            match step {
-                Step::Call { id, one_way: is_one_way, size } => {
-                    serial += 1;
-                    let mut body = vec![0; size];
-                    body.extend(serial.to_be_bytes());
-                    // In multiplexed protocols each call of this script has its own id: equal ones have a test above.
-                    let id = if ordered { u32::from(id) } else { serial };
-                    let frame =
-                        if is_one_way { one_way(id, "a.b", &body) } else { request(id, "a.b", &[], &body) };
-                    open.push((serial, frame.clone(), is_one_way));
-                    if !is_one_way {
-                        oracle.line.push((serial | 0x8000_0000, None));
-                    }
-                    pair.send(&frame);
-                }
-                Step::Heartbeat(id) => {
-                    pair.send(&heartbeat(u32::from(id)));
-                    match ordering {
-                        Ordering::Ordered => oracle.line.push((0, Some(heartbeat_reply(u32::from(id))))),
-                        Ordering::Multiplexed => oracle.got.extend(heartbeat_reply(u32::from(id))),
-                    }
-                }
-                Step::Answer { which, how } if !open.is_empty() => {
-                    answer(&mut pair, &mut oracle, &mut open, &mut pending, which, how);
-                }
-                Step::Answer { .. } => {}
-            }
-            oracle.flush(ordering);
-            prop_assert_eq!(&pair.client_got, &oracle.got);
-        }
-        while !open.is_empty() {
-            answer(&mut pair, &mut oracle, &mut open, &mut pending, 0, 0);
-            oracle.flush(ordering);
-        }
-        prop_assert_eq!(&pair.client_got, &oracle.got);
-        prop_assert_eq!(pair.inlet.take_stats().in_flight, 0);
-        prop_assert!(oracle.line.is_empty());
-    }
+fn protocols_that_need_connection_mode_are_refused() {
+    let codec = Box::new(crate::test_codec::StreamCodec(Ordering::Multiplexed));
+    let error = InletShared::new(&inlet_config(), codec).err().unwrap();
+    assert!(error.0.contains("connection mode"), "{error}");
 }
