@@ -18,6 +18,8 @@ mod pair;
 pub mod relay;
 pub mod route;
 #[cfg(test)]
+mod test_bare;
+#[cfg(test)]
 mod test_codec;
 
 pub use close::Close;

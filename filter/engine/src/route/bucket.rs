@@ -29,13 +29,13 @@ impl Bucket {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let interval = Duration::from_millis(self.config.fill_interval_ms.max(1));
         let filled = *state.filled.get_or_insert(now);
-        let fills = now.saturating_sub(filled).as_nanos() / interval.as_nanos().max(1);
-        if let Ok(fills) = u32::try_from(fills)
-            && fills > 0
-        {
-            let fresh = fills.saturating_mul(self.config.tokens_per_fill);
+        let fills = now.saturating_sub(filled).as_nanos().checked_div(interval.as_nanos()).unwrap_or(0);
+        if fills > 0 {
+            // After ages the bucket is full, however many fills they were.
+            let fills = u32::try_from(fills).ok();
+            let fresh = fills.unwrap_or(u32::MAX).saturating_mul(self.config.tokens_per_fill);
             state.tokens = state.tokens.saturating_add(fresh).min(self.config.max_tokens);
-            state.filled = Some(filled.saturating_add(interval.saturating_mul(fills)));
+            state.filled = Some(fills.map_or(now, |fills| filled.saturating_add(interval.saturating_mul(fills))));
         }
         match state.tokens.checked_sub(1) {
             Some(left) => {
@@ -58,5 +58,14 @@ mod tests {
         assert_eq!([at(1000), at(1001), at(1002)], [true, true, false]);
         assert_eq!([at(1099), at(1100), at(1150), at(1200)], [false, true, false, true]);
         assert_eq!([at(99_000), at(99_000), at(99_000)], [true, true, false], "never more than fit in");
+        let ages = 1 << 50;
+        assert_eq!([at(ages), at(ages), at(ages)], [true, true, false]);
+        let fast = Bucket::new(BucketConfig { max_tokens: 1, tokens_per_fill: 1, fill_interval_ms: 1 });
+        let at = |millis| fast.take(Duration::from_millis(millis));
+        assert_eq!(
+            [at(0), at(0), at(1 << 40), at(1 << 40)],
+            [true, false, true, false],
+            "more fills than a u32 counts"
+        );
     }
 }

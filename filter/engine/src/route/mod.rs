@@ -6,8 +6,6 @@ mod bucket;
 pub mod config;
 mod matcher;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use core::time::Duration;
 
 use meltemi_core::{Metadata, Mutation};
@@ -79,6 +77,9 @@ impl Route {
         if total_weight == 0 && !config.deny {
             return Err("clusters`: the weights add up to 0".to_owned());
         }
+        let mut hash = config.hash.clone();
+        hash.sort_unstable();
+        hash.dedup();
         Ok(Self {
             name: config.name.clone(),
             deny: config.deny,
@@ -87,7 +88,7 @@ impl Route {
             matchers,
             clusters: config.clusters.clone(),
             total_weight,
-            hash: config.hash.clone(),
+            hash,
             abort_millionths: u64::from(config.abort_millionths),
             bucket: config.rate_limit.map(Bucket::new),
         })
@@ -118,17 +119,35 @@ impl Route {
         if self.hash.is_empty() {
             return None;
         }
-        // Fixed keys: every proxy sends the same value to the same place.
-        let mut hasher = DefaultHasher::new();
+        let mut hash = FNV_OFFSET;
         let mut any = false;
         for key in &self.hash {
             let value = matcher::value(metadata, key);
             any |= value.is_some();
-            value.hash(&mut hasher);
+            // The length, so that no two lists of values look the same; none is not the empty value.
+            let length = value.map_or(u64::MAX, |value| value.len() as u64);
+            hash = fnv(fnv(hash, &length.to_be_bytes()), value.unwrap_or_default());
         }
-        any.then(|| hasher.finish())
+        any.then(|| mix(hash))
     }
 }
+
+/// FNV-1a, 64 bits, of each value's length (big endian, 64 bits) and bytes, in the order of the sorted keys: fixed for all
+/// builds and machines, so that every proxy sends the same value to the same place.
+fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME))
+}
+
+/// Spreads the last bytes over all bits: the finalizer of SplitMix64.
+fn mix(hash: u64) -> u64 {
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+/// Parameters of FNV-1a (RFC 9923).
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0100_0000_01b3;
 
 fn mutation(changes: &[ChangeConfig]) -> Mutation {
     let mut mutation = Mutation::new();

@@ -100,6 +100,27 @@ fn weights_and_hashes() {
 }
 
 #[test]
+fn hashes_are_the_same_in_every_build() {
+    let all = |weight| (0..16).map(|n| ClusterConfig { name: n.to_string(), weight }).collect::<Vec<_>>();
+    let hashed = |hash: &[&str]| RouteConfig {
+        clusters: all(1),
+        hash: hash.iter().map(|key| (*key).to_owned()).collect(),
+        ..RouteConfig::default()
+    };
+    let table = RouteTable::new(&[hashed(&["user", "city"]), hashed(&["city", "user"])]).unwrap();
+    let home = |index: usize, headers: &[(&str, &str)]| {
+        let frame = request(1, "m", headers, b"");
+        with_metadata(&frame, |metadata| table.get(index).unwrap().cluster(metadata, 99).unwrap().to_owned())
+    };
+    let homes: Vec<_> = ["ann", "bob", "cid", "dee"].map(|user| home(0, &[("user", user)])).into();
+    // Worked out by a script of another language.
+    assert_eq!(homes, ["14", "8", "8", "6"]);
+    let both = [("user", "ann"), ("city", "Rome")];
+    assert_eq!(home(0, &both), home(1, &both), "keys in any order");
+    assert_eq!(home(0, &[]), "3", "nothing to hash: by chance");
+}
+
+#[test]
 fn wrong_routes_name_their_place() {
     let bad = |route: RouteConfig| RouteTable::new(&[route]).unwrap_err().0;
     assert_eq!(bad(RouteConfig::default()), "field `routes[0].clusters`: the weights add up to 0");

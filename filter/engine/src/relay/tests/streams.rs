@@ -63,3 +63,27 @@ fn a_handshake_that_may_go_nowhere_ends_the_connection() {
         });
     }
 }
+
+#[test]
+fn replies_that_need_their_request_are_understood() {
+    use crate::test_bare::{BareCodec, call};
+
+    let change = vec![ChangeConfig { key: "note".into(), value: Some("!".into()) }];
+    let routes = vec![
+        RouteConfig { deny: true, ..route("denied", "none") },
+        RouteConfig { response_mutation: change, ..RouteConfig { matches: Vec::new(), ..route("", "one") } },
+    ];
+    in_all_cuttings(|cutter| {
+        let mut bench = Bench::with(&config(routes.clone()), Box::new(BareCodec), cutter);
+        let sent = [call(3, "open"), call(1, "shut")].concat();
+        bench.send(&[&sent[..], &call(7, "denied"), &call(2, "shut")].concat());
+        assert_eq!(bench.got().0, [&sent[..], &call(2, "shut")].concat());
+        bench.answer(&[0, 7, 8, 0]);
+        assert_eq!(bench.got().1, [&[0, 7, b'!', 0][..], b"\x01denied"].concat());
+        assert_eq!(bench.answer(&[0, 9]).got().1, [0, 9]);
+        assert_eq!(bench.relay.take_stats().in_flight, 0);
+        bench.answer(&[0]);
+        assert_eq!(bench.relay.close(), Some(Close::Flush), "nobody asked");
+        bench.cutter
+    });
+}
