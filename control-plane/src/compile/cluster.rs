@@ -6,9 +6,12 @@ use envoy_types::pb::envoy::{
     config::{
         cluster::v3::{
             Cluster,
-            cluster::{ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig},
+            cluster::{ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig},
         },
-        core::v3::{Address, Http2ProtocolOptions, SocketAddress, address, socket_address::PortSpecifier},
+        core::v3::{
+            Address, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpProtocolOptions, SocketAddress, address,
+            socket_address::PortSpecifier,
+        },
         endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
     },
     extensions::upstreams::{
@@ -68,23 +71,61 @@ pub(super) fn add(port: &Port, services: &Services<'_>, output: &mut Output, pro
     }
 }
 
-/// Adds the cluster of a service that speaks gRPC with Envoy itself.
-pub(super) fn add_service(port: &Port, output: &mut Output) {
+/// Adds the cluster of a service that speaks gRPC with Envoy itself. One whose rule is wrong is left out and reported.
+pub(super) fn add_service(port: &Port, services: &Services<'_>, output: &mut Output, problems: &mut Vec<Problem>) {
     let name = service_name(&port.host, port.number);
     let http2 = ExplicitHttpConfig {
         protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())),
     };
+    let rule = services.rule_of(&port.host);
+    let policy = services.policy(&port.host, port.number, None);
+    let pool = policy.connection_pool.as_ref();
+    let idle = pool.and_then(|pool| pool.http.idle_timeout.or(pool.tcp.idle_timeout));
     let options = HttpProtocolOptions {
+        common_http_protocol_options: idle.map(|idle| CommonHttpProtocolOptions {
+            idle_timeout: span(idle.0),
+            ..CommonHttpProtocolOptions::default()
+        }),
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(http2)),
         ..HttpProtocolOptions::default()
     };
     let key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-    let cluster = Cluster {
+    let mut cluster = Cluster {
         typed_extension_protocol_options: any(&options).map(|any| (key.to_owned(), any)).into_iter().collect(),
-        connect_timeout: span(CONNECT_TIMEOUT),
-        ..cluster_of(port, &name, &port.endpoints.iter().collect::<Vec<_>>(), output)
+        ..Cluster::default()
     };
-    output.add(TypeUrl::Cluster, &name, &cluster);
+    match apply(&policy, rule, &["h2"], &mut cluster, output, problems) {
+        Ok(()) => {
+            endpoints(port, &name, &port.endpoints.iter().collect::<Vec<_>>(), &mut cluster, output);
+            output.add(TypeUrl::Cluster, &name, &cluster);
+        }
+        Err((field, reason)) => problems.extend(rule.map(|rule| rule.origin.error(field, reason))),
+    }
+}
+
+/// What a rule's policy says of a cluster.
+fn apply(
+    policy: &TrafficPolicy,
+    rule: Option<&Object<DestinationRule>>,
+    alpn: &[&str],
+    cluster: &mut Cluster,
+    output: &mut Output,
+    problems: &mut Vec<Problem>,
+) -> Result<(), policy::Wrong> {
+    policy::check(policy)?;
+    let timeout = policy.connection_pool.as_ref().and_then(|pool| pool.tcp.connect_timeout);
+    cluster.connect_timeout = span(timeout.map_or(CONNECT_TIMEOUT, |timeout| timeout.0));
+    cluster.circuit_breakers = Some(policy::breakers(policy));
+    cluster.outlier_detection = policy.outlier_detection.as_ref().map(policy::outliers);
+    cluster.common_lb_config = policy.outlier_detection.as_ref().map(|outliers| CommonLbConfig {
+        healthy_panic_threshold: Some(Percent { value: f64::from(outliers.min_health_percent.unwrap_or(0)) }),
+        ..CommonLbConfig::default()
+    });
+    policy::load_balancing(policy, cluster);
+    if let (Some(tls), Some(rule)) = (&policy.tls, rule) {
+        cluster.transport_socket = tls::upstream(tls, alpn, &rule.origin, output, problems)?;
+    }
+    Ok(())
 }
 
 struct Building<'a> {
@@ -118,27 +159,10 @@ impl Building<'_> {
             let index = rule.spec.subsets.iter().position(|other| other.name == subset.name).unwrap_or(0);
             problems.push(rule.origin.warning(format!("spec.subsets[{index}].labels"), reason));
         }
-        policy::check(policy)?;
-        let mut cluster = Cluster {
-            connect_timeout: span(CONNECT_TIMEOUT),
-            circuit_breakers: Some(policy::breakers(policy)),
-            outlier_detection: policy.outlier_detection.as_ref().map(policy::outliers),
-            common_lb_config: policy.outlier_detection.as_ref().map(|outliers| CommonLbConfig {
-                healthy_panic_threshold: Some(Percent { value: f64::from(outliers.min_health_percent.unwrap_or(0)) }),
-                ..CommonLbConfig::default()
-            }),
-            typed_extension_protocol_options: self.idle_timeout(policy),
-            ..cluster_of(port, &name, &chosen, output)
-        };
-        if let Some(pool) = &policy.connection_pool
-            && let Some(timeout) = pool.tcp.connect_timeout
-        {
-            cluster.connect_timeout = span(timeout.0);
-        }
-        policy::load_balancing(policy, &mut cluster);
-        if let (Some(tls), Some(rule)) = (&policy.tls, self.rule) {
-            cluster.transport_socket = tls::upstream(tls, &rule.origin, output, problems)?;
-        }
+        let mut cluster =
+            Cluster { typed_extension_protocol_options: self.idle_timeout(policy), ..Cluster::default() };
+        apply(policy, self.rule, &[], &mut cluster, output, problems)?;
+        endpoints(port, &name, &chosen, &mut cluster, output);
         if self.protocol.mode == Mode::Request {
             let mut config = OutletConfig::new(self.protocol.codec.clone());
             config.limits = self.protocol.limits.clone();
@@ -173,8 +197,8 @@ impl Building<'_> {
     }
 }
 
-/// A cluster with its endpoints: by EDS, or by name with DNS.
-fn cluster_of(port: &Port, name: &str, endpoints: &[&PortEndpoint], output: &mut Output) -> Cluster {
+/// Names a cluster and gives it its endpoints: by EDS, or by name with DNS.
+fn endpoints(port: &Port, name: &str, endpoints: &[&PortEndpoint], cluster: &mut Cluster, output: &mut Output) {
     let lb_endpoints = endpoints.iter().map(|endpoint| LbEndpoint {
         load_balancing_weight: number(endpoint.weight),
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
@@ -191,8 +215,10 @@ fn cluster_of(port: &Port, name: &str, endpoints: &[&PortEndpoint], output: &mut
         endpoints: if endpoints.is_empty() { Vec::new() } else { vec![locality] },
         ..ClusterLoadAssignment::default()
     };
-    let mut cluster = Cluster { name: name.to_owned(), ..Cluster::default() };
+    name.clone_into(&mut cluster.name);
     if port.dns {
+        // Of `localhost`, Envoy would take ::1 alone, where servers seldom listen.
+        cluster.dns_lookup_family = DnsLookupFamily::V4Preferred.into();
         cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::StrictDns.into()));
         cluster.load_assignment = Some(assignment);
     } else {
@@ -200,7 +226,6 @@ fn cluster_of(port: &Port, name: &str, endpoints: &[&PortEndpoint], output: &mut
         cluster.eds_cluster_config = Some(EdsClusterConfig { eds_config: ads(), ..EdsClusterConfig::default() });
         output.add(TypeUrl::Endpoints, name, &assignment);
     }
-    cluster
 }
 
 pub(super) fn socket_address(address: &str, port: u16) -> Option<Address> {

@@ -227,7 +227,7 @@ fn descriptor(entries: Vec<Entry>, bucket: &EnvoyBucket) -> LocalRateLimitDescri
     LocalRateLimitDescriptor { entries, token_bucket: Some(*bucket), ..LocalRateLimitDescriptor::default() }
 }
 
-fn envoy_bucket(spec: &TokenBucket) -> Result<EnvoyBucket, matcher::Wrong> {
+pub(super) fn envoy_bucket(spec: &TokenBucket) -> Result<EnvoyBucket, matcher::Wrong> {
     if spec.max_tokens == 0 {
         return Err((
             "maxTokens".to_owned(),

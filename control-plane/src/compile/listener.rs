@@ -107,7 +107,7 @@ fn request_filters(
     let routes = routes::configuration(name, port, protocol, router, &limits, services, problems);
     output.add(TypeUrl::Route, name, &routes);
     if let Some(service) = limits.service().and_then(|(host, number)| services.port(host, *number)) {
-        cluster::add_service(service, output);
+        cluster::add_service(service, services, output, problems);
     }
     let mut config = InletConfig::new(protocol.codec.clone());
     config.limits = protocol.limits.clone();

@@ -10,8 +10,10 @@ pub(crate) mod mesh;
 mod packing;
 mod policy;
 mod protocols;
+pub(crate) mod re2;
 mod router;
 mod routes;
+mod scope;
 mod services;
 mod tls;
 

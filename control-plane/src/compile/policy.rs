@@ -99,10 +99,25 @@ pub(super) fn check(policy: &TrafficPolicy) -> Result<(), Wrong> {
     let much = much.map(|(field, _)| (field, "must be at most 100".to_owned()));
     let large = sizes.into_iter().filter(|(_, size, most)| size.is_some_and(|size| size > *most));
     let large = large.map(|(field, _, most)| (field, format!("must be at most {most}")));
-    match zero.chain(much).chain(large).next() {
+    let table = hash.and_then(|hash| hash.maglev.as_ref()).and_then(|maglev| maglev.table_size);
+    let uneven = table.filter(|size| *size <= MAX_TABLE && !is_prime(*size)).map(|size| {
+        ("loadBalancer.consistentHash.maglev.tableSize", format!("{size} is no prime number, such as 65537"))
+    });
+    match zero.chain(much).chain(large).chain(uneven).next() {
         Some((field, reason)) => Err((format!("spec.trafficPolicy.{field}"), reason)),
         None => Ok(()),
     }
+}
+
+const fn is_prime(number: u64) -> bool {
+    let mut divisor = 2;
+    while divisor * divisor <= number {
+        if number.is_multiple_of(divisor) {
+            return false;
+        }
+        divisor += 1;
+    }
+    number > 1
 }
 
 /// The largest ring that Envoy takes.

@@ -5,8 +5,11 @@ use std::time::Duration;
 use envoy_types::pb::envoy::{
     config::listener::v3::Filter,
     extensions::filters::network::tcp_proxy::v3::{TcpProxy, UpstreamConnectMode, tcp_proxy::ClusterSpecifier},
+    r#type::v3::{
+        HashPolicy,
+        hash_policy::{PolicySpecifier, SourceIp},
+    },
 };
-use meltemi::MutationSupport;
 use meltemi_engine::{
     relay::RelayConfig,
     route::config::{BucketConfig, ChangeConfig, ClusterConfig, MatchConfig, RouteConfig, Test},
@@ -16,18 +19,24 @@ use super::{
     cluster,
     listener::{discovered, plain},
     matcher::{self, metadata_key},
-    packing::{number, span},
+    packing::{fraction, number, span},
+    scope::{Result, Scope},
     services::{Port, Protocol, Services},
 };
 use crate::{
-    model::{Destination, KeyValue, MetaRouter, Mode, Object, Route, StringMatch},
+    model::{KeyValue, MetaRouter, Object, Route, StringMatch},
     problem::Problem,
 };
 
 /// Bytes of the first requests that wait until the connection to the server is there.
 const EARLY_BYTES: u32 = 1024 * 1024;
+/// All requests, in `abort_millionths`.
+const MILLION: u32 = 1_000_000;
+/// The status of an abort without one.
+const DEFAULT_ABORT: u32 = 503;
 
-/// The relay's configuration, and the chain's filters. Routes that are wrong are left out and reported.
+/// The relay's configuration, and the chain's filters. A route that is wrong is reported and answers with an error; one
+/// whose match is wrong is left out.
 pub(super) fn filters(
     name: &str,
     port: &Port,
@@ -41,10 +50,17 @@ pub(super) fn filters(
     if let Some(router) = router {
         for (index, route) in router.spec.routes.iter().enumerate() {
             let scope = Scope { port, protocol, router, services, field: format!("spec.routes[{index}]") };
-            match scope.route(route) {
-                Ok(compiled) => routes.push(compiled),
-                Err(problem) => problems.push(*problem),
+            if let Err(problem) = scope.conditions(route) {
+                problems.push(*problem);
+                continue;
             }
+            routes.push(scope.compiled(route, problems).unwrap_or_else(|problem| {
+                // Its requests are not given to the routes behind it, which are not meant for them.
+                problems.push(*problem);
+                let matches = scope.matches(route);
+                let (clusters, name) = (to(own.clone()), route.name.clone());
+                RouteConfig { name, matches, clusters, abort_millionths: MILLION, ..RouteConfig::default() }
+            }));
         }
         let unsupported = [
             ("localRateLimit", router.spec.local_rate_limit.is_some()),
@@ -68,31 +84,49 @@ pub(super) fn filters(
         upstream_connect_mode: UpstreamConnectMode::OnDownstreamData.into(),
         max_early_data_bytes: number(EARLY_BYTES),
         idle_timeout: span(Duration::ZERO),
+        hash_policy: source_hash(router, port, services, problems),
         ..TcpProxy::default()
     };
     (config, vec![discovered(&format!("relay|{name}")), plain("envoy.filters.network.tcp_proxy", &proxy)])
+}
+
+/// What picks the endpoint of destinations with a consistent hash: the client's address, if a rule says so.
+fn source_hash(
+    router: Option<&Object<MetaRouter>>,
+    port: &Port,
+    services: &Services<'_>,
+    problems: &mut Vec<Problem>,
+) -> Vec<HashPolicy> {
+    let mut by_source = false;
+    let named = router.iter().flat_map(|router| router.spec.routes.iter().flat_map(|route| &route.route).map(|to| {
+        let to = &to.destination;
+        let number = to.port.map_or(port.number, |port| port.number);
+        (services.host_of(&to.host, &router.metadata), number, to.subset.as_deref())
+    }));
+    for (host, number, subset) in named.chain([(port.host.clone(), port.number, None)]) {
+        let balancer = services.policy(&host, number, subset).load_balancer;
+        let Some(hash) = balancer.and_then(|balancer| balancer.consistent_hash) else { continue };
+        by_source |= hash.use_source_ip;
+        if let (Some(_), Some(rule)) = (hash.http_header_name.filter(|name| !name.is_empty()), services.rule_of(&host)) {
+            let field = "spec.trafficPolicy.loadBalancer.consistentHash.httpHeaderName";
+            let reason = "has no effect in connection mode, which can hash by `useSourceIp`: endpoints are picked by chance";
+            problems.push(rule.origin.warning(field, reason));
+        }
+    }
+    let source = HashPolicy { policy_specifier: Some(PolicySpecifier::SourceIp(SourceIp {})) };
+    if by_source { vec![source] } else { Vec::new() }
 }
 
 fn to(cluster: String) -> Vec<ClusterConfig> {
     vec![ClusterConfig { name: cluster, weight: 1 }]
 }
 
-struct Scope<'a> {
-    port: &'a Port,
-    protocol: &'a Protocol,
-    router: &'a Object<MetaRouter>,
-    services: &'a Services<'a>,
-    field: String,
-}
-
-type Result<T> = std::result::Result<T, Box<Problem>>;
-
 impl Scope<'_> {
-    fn wrong<T>(&self, field: &str, reason: impl Into<String>) -> Result<T> {
-        Err(Box::new(self.router.origin.error(format!("{}.{field}", self.field), reason)))
-    }
-
-    fn route(&self, spec: &Route) -> Result<RouteConfig> {
+    fn compiled(&self, spec: &Route, problems: &mut Vec<Problem>) -> Result<RouteConfig> {
+        if spec.deny {
+            let matches = self.matches(spec);
+            return Ok(RouteConfig { name: spec.name.clone(), matches, deny: true, ..RouteConfig::default() });
+        }
         let needs_requests = [
             ("timeout", spec.timeout.is_some()),
             ("retries", spec.retries.is_some()),
@@ -102,46 +136,58 @@ impl Scope<'_> {
         if let Some((field, _)) = needs_requests.into_iter().find(|(_, given)| *given) {
             return self.wrong(field, "needs request mode: this port routes connections");
         }
-        let mut matches = Vec::new();
-        if let Some(conditions) = &spec.r#match {
-            // The same checks as for Envoy's own matchers.
-            matcher::headers(conditions, self.protocol.service_aliases)
-                .or_else(|(field, reason)| self.wrong(&format!("match.{field}"), reason))?;
-            matches
-                .extend(conditions.attributes.iter().map(|(key, condition)| self.condition(key, condition.as_ref())));
+        let clusters = self.destinations(spec)?.into_iter().map(|(name, weight)| ClusterConfig { name, weight });
+        let mut clusters: Vec<ClusterConfig> = clusters.collect();
+        if let [only] = clusters.as_mut_slice() {
+            only.weight = 1;
         }
-        let mut clusters = Vec::new();
-        for (index, weighted) in spec.route.iter().enumerate().filter(|_| !spec.deny) {
-            let name = self.cluster(&weighted.destination, &format!("route[{index}].destination"))?;
-            clusters.push(ClusterConfig { name, weight: weighted.weight.unwrap_or(1) });
+        let abort_millionths = match spec.fault.as_ref().and_then(|fault| fault.abort.as_ref()) {
+            Some(abort) => {
+                if self.abort_status(abort)? != DEFAULT_ABORT {
+                    let reason = "has no effect in connection mode: clients get the protocol's error for an abort";
+                    problems.push(self.warning("fault.abort.httpStatus", reason));
+                }
+                fraction(abort.percentage).numerator
+            }
+            None => 0,
+        };
+        if let Some(index) = spec.hash_policy.iter().position(String::is_empty) {
+            return self.wrong(&format!("hashPolicy[{index}]"), "empty");
         }
-        if clusters.iter().all(|cluster| cluster.weight == 0) && !spec.deny {
-            return self.wrong("route", "a route needs a destination with a weight above 0");
-        }
-        let abort = spec.fault.as_ref().and_then(|fault| fault.abort.as_ref());
-        let percent = abort.map_or(0.0, |abort| abort.percentage.map_or(100.0, |percentage| percentage.value));
-        Ok(RouteConfig {
-            name: spec.name.clone(),
-            matches,
-            clusters,
-            hash: spec
-                .hash_policy
-                .iter()
-                .map(|key| metadata_key(key, self.protocol.service_aliases).to_owned())
-                .collect(),
-            deny: spec.deny,
-            abort_millionths: (percent.clamp(0.0, 100.0) * 10_000.0).round() as u32,
-            rate_limit: spec.local_rate_limit.as_ref().map(|bucket| BucketConfig {
+        let rate_limit = match spec.local_rate_limit.as_ref().map(|bucket| (bucket, self.bucket(bucket))) {
+            Some((_, Err(problem))) => {
+                problems.push(*problem);
+                None
+            }
+            Some((bucket, Ok(_))) => Some(BucketConfig {
                 max_tokens: bucket.max_tokens,
                 tokens_per_fill: bucket.tokens_per_fill.unwrap_or(1).max(1),
                 fill_interval_ms: bucket
                     .fill_interval
-                    .map_or(1000, |interval| u64::try_from(interval.0.as_millis()).unwrap_or(u64::MAX))
-                    .max(1),
+                    .map_or(1000, |interval| u64::try_from(interval.0.as_millis()).unwrap_or(u64::MAX)),
             }),
-            request_mutation: self.changes(&spec.request_mutation, "requestMutation")?,
-            response_mutation: self.changes(&spec.response_mutation, "responseMutation")?,
+            None => None,
+        };
+        let capabilities = &self.protocol.capabilities;
+        self.changes(&spec.request_mutation, capabilities.request_mutation, "requestMutation")?;
+        self.changes(&spec.response_mutation, capabilities.reply_mutation, "responseMutation")?;
+        let hashed = spec.hash_policy.iter().map(|key| metadata_key(key, self.protocol.service_aliases).to_owned());
+        Ok(RouteConfig {
+            name: spec.name.clone(),
+            matches: self.matches(spec),
+            clusters,
+            hash: hashed.collect(),
+            deny: false,
+            abort_millionths,
+            rate_limit,
+            request_mutation: changes(&spec.request_mutation),
+            response_mutation: changes(&spec.response_mutation),
         })
+    }
+
+    fn matches(&self, spec: &Route) -> Vec<MatchConfig> {
+        let conditions = spec.r#match.iter().flat_map(|conditions| &conditions.attributes);
+        conditions.map(|(key, condition)| self.condition(key, condition.as_ref())).collect()
     }
 
     fn condition(&self, key: &str, condition: Option<&StringMatch>) -> MatchConfig {
@@ -163,39 +209,12 @@ impl Scope<'_> {
             ignore_case: condition.ignore_case,
         }
     }
+}
 
-    /// The cluster of a destination, which must be one that connections can be proxied to.
-    fn cluster(&self, to: &Destination, field: &str) -> Result<String> {
-        let number = to.port.map_or(self.port.number, |port| port.number);
-        let host = self.services.host_of(&to.host, &self.router.metadata);
-        let Some(port) = self.services.port(&host, number) else {
-            return self.wrong(&format!("{field}.host"), format!("there is no `{host}` with a port {number}"));
-        };
-        let same = port.protocol.as_ref().is_some_and(|protocol| {
-            protocol.codec.name == self.protocol.codec.name && protocol.mode == Mode::Connection
-        });
-        if !same {
-            let codec = &self.protocol.codec.name;
-            return self.wrong(&format!("{field}.host"), format!("it is no {codec} service in connection mode"));
-        }
-        if let Some(subset) = &to.subset
-            && self.services.subset(&host, subset).is_none()
-        {
-            return self.wrong(&format!("{field}.subset"), format!("no DestinationRule of `{host}` has `{subset}`"));
-        }
-        Ok(cluster::name(&host, number, to.subset.as_deref()))
-    }
-
-    fn changes(&self, changes: &[KeyValue], field: &str) -> Result<Vec<ChangeConfig>> {
-        if !changes.is_empty() && self.protocol.capabilities.request_mutation == MutationSupport::None {
-            return self.wrong(field, format!("{} has no headers that could be changed", self.protocol.codec.name));
-        }
-        Ok(changes
-            .iter()
-            .map(|change| ChangeConfig {
-                key: change.key.clone(),
-                value: (!change.remove).then(|| change.value.clone()),
-            })
-            .collect())
-    }
+fn changes(changes: &[KeyValue]) -> Vec<ChangeConfig> {
+    let change = |change: &KeyValue| ChangeConfig {
+        key: change.key.clone(),
+        value: (!change.remove).then(|| change.value.clone()),
+    };
+    changes.iter().map(change).collect()
 }

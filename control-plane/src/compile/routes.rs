@@ -23,29 +23,25 @@ use envoy_types::pb::envoy::{
         retry::host::previous_hosts::v3::PreviousHostsPredicate,
     },
 };
-use meltemi::MutationSupport;
 use meltemi_engine::names;
 
 use super::{
     cluster, hash,
     limits::{self, Limits},
     listener::FAULT_FILTER,
-    matcher,
     packing::{any, fraction, number, runtime_fraction, span},
+    scope::{self, Result, Scope},
     services::{Port, Protocol, Services},
 };
 use crate::{
-    model::{Destination, Fault, KeyValue, MetaRouter, Mode, Object, Percent, Retries, Route},
+    model::{Fault, KeyValue, MetaRouter, Object, Retries, Route},
     problem::Problem,
 };
 
 /// Tries after the first for what no server has seen, as in Istio.
 const DEFAULT_RETRIES: u32 = 2;
 
-/// Bytes of a name or value that Envoy takes in a route: 16 KiB, of which escaping may need three for one.
-const MAX_HEADER: usize = 5000;
-
-/// Routes of a port. Routes that are wrong are left out and reported.
+/// Routes of a port. A route that is wrong is reported and answers with an error; one whose match is wrong is left out.
 pub(super) fn configuration(
     name: &str,
     port: &Port,
@@ -57,12 +53,15 @@ pub(super) fn configuration(
 ) -> RouteConfiguration {
     let mut routes = Vec::new();
     if let Some(router) = router {
-        for (index, route) in router.spec.routes.iter().enumerate() {
+        for (index, spec) in router.spec.routes.iter().enumerate() {
             let scope = Scope { port, protocol, router, services, field: format!("spec.routes[{index}]") };
-            match scope.route(index, route, limits, problems) {
-                Ok(compiled) => routes.extend(limits.split(compiled)),
-                Err(problem) => problems.push(*problem),
-            }
+            let Some(headers) = scope.conditions(spec).map_err(|problem| problems.push(*problem)).ok() else { continue };
+            let compiled = scope.route(index, spec, headers.clone(), limits, problems).unwrap_or_else(|problem| {
+                // Its requests are not given to the routes behind it, which are not meant for them.
+                problems.push(*problem);
+                route(&spec.name, headers, answer(scope::BROKEN))
+            });
+            routes.extend(limits.split(compiled));
         }
     }
     if router.is_none_or(|router| router.spec.routes.is_empty()) {
@@ -92,35 +91,26 @@ pub(super) fn route(name: &str, headers: Vec<HeaderMatcher>, action: Action) -> 
     }
 }
 
-struct Scope<'a> {
-    port: &'a Port,
-    protocol: &'a Protocol,
-    router: &'a Object<MetaRouter>,
-    services: &'a Services<'a>,
-    field: String,
+/// Envoy's own answer, which the inlet turns into the protocol's.
+fn answer(status: u32) -> Action {
+    Action::DirectResponse(DirectResponseAction { status, ..DirectResponseAction::default() })
 }
 
-type Result<T> = std::result::Result<T, Box<Problem>>;
-
 impl Scope<'_> {
-    fn wrong<T>(&self, field: &str, reason: impl Into<String>) -> Result<T> {
-        Err(Box::new(self.router.origin.error(format!("{}.{field}", self.field), reason)))
-    }
-
-    fn route(&self, index: usize, spec: &Route, limits: &Limits, problems: &mut Vec<Problem>) -> Result<EnvoyRoute> {
-        let limit = limits.of_route(index);
-        let headers = match &spec.r#match {
-            Some(conditions) => matcher::headers(conditions, self.protocol.service_aliases)
-                .or_else(|(field, reason)| self.wrong(&format!("match.{field}"), reason))?,
-            None => Vec::new(),
-        };
+    fn route(
+        &self,
+        index: usize,
+        spec: &Route,
+        headers: Vec<HeaderMatcher>,
+        limits: &Limits,
+        problems: &mut Vec<Problem>,
+    ) -> Result<EnvoyRoute> {
         if spec.deny {
-            // Envoy's own words for a denied request, which the inlet turns into the protocol's.
-            let deny = DirectResponseAction { status: 403, ..DirectResponseAction::default() };
-            return Ok(route(&spec.name, headers, Action::DirectResponse(deny)));
+            return Ok(route(&spec.name, headers, answer(403)));
         }
+        let limit = limits.of_route(index);
         let action = RouteAction {
-            cluster_specifier: Some(self.destinations(spec)?),
+            cluster_specifier: Some(self.specifier(spec)?),
             timeout: span(spec.timeout.map_or(Duration::ZERO, |timeout| timeout.0)),
             retry_policy: retry_policy(spec.retries.as_ref()),
             request_mirror_policies: self.mirror(spec)?,
@@ -140,59 +130,18 @@ impl Scope<'_> {
         Ok(compiled)
     }
 
-    fn destinations(&self, spec: &Route) -> Result<ClusterSpecifier> {
-        match spec.route.as_slice() {
-            [] => self.wrong("route", "a route needs a destination"),
-            [one] => Ok(ClusterSpecifier::Cluster(self.cluster(&one.destination, "route[0].destination")?)),
-            several => {
-                let mut clusters = Vec::new();
-                let mut total = 0u64;
-                for (index, weighted) in several.iter().enumerate() {
-                    let Some(weight) = weighted.weight else {
-                        return self
-                            .wrong(&format!("route[{index}].weight"), "needed where there are several destinations");
-                    };
-                    total = total.saturating_add(u64::from(weight));
-                    let name = self.cluster(&weighted.destination, &format!("route[{index}].destination"))?;
-                    clusters.push(ClusterWeight { name, weight: number(weight), ..ClusterWeight::default() });
-                }
-                if total == 0 || total > u64::from(u32::MAX) {
-                    return self.wrong("route", format!("the weights add up to {total}"));
-                }
-                Ok(ClusterSpecifier::WeightedClusters(WeightedCluster { clusters, ..WeightedCluster::default() }))
-            }
+    fn specifier(&self, spec: &Route) -> Result<ClusterSpecifier> {
+        let mut clusters = self.destinations(spec)?;
+        if clusters.len() == 1 {
+            return Ok(ClusterSpecifier::Cluster(clusters.remove(0).0));
         }
-    }
-
-    /// The cluster of a destination, which must speak the same protocol.
-    fn cluster(&self, to: &Destination, field: &str) -> Result<String> {
-        let number = self.number(to);
-        let host = self.services.host_of(&to.host, &self.router.metadata);
-        let Some(port) = self.services.port(&host, number) else {
-            return if self.services.has_host(&host) {
-                self.wrong(&format!("{field}.port"), format!("`{host}` has no port {number}"))
-            } else {
-                self.wrong(&format!("{field}.host"), format!("there is no Service or ServiceEntry for `{host}`"))
-            };
-        };
-        match &port.protocol {
-            Some(protocol) if protocol.mode != Mode::Request => {
-                return self
-                    .wrong(&format!("{field}.host"), "its port is in connection mode, this one in request mode");
-            }
-            Some(protocol) if protocol.codec.name == self.protocol.codec.name => {}
-            Some(protocol) => {
-                let (theirs, ours) = (&protocol.codec.name, &self.protocol.codec.name);
-                return self.wrong(&format!("{field}.host"), format!("it speaks {theirs}, this service {ours}"));
-            }
-            None => return self.wrong(&format!("{field}.port"), format!("port {number} is not named as one of ours")),
-        }
-        if let Some(subset) = &to.subset
-            && self.services.subset(&host, subset).is_none()
-        {
-            return self.wrong(&format!("{field}.subset"), format!("no DestinationRule of `{host}` has `{subset}`"));
-        }
-        Ok(cluster::name(&host, number, to.subset.as_deref()))
+        let weighted = clusters.into_iter().map(|(name, weight)| ClusterWeight {
+            name,
+            weight: number(weight),
+            ..ClusterWeight::default()
+        });
+        let clusters = weighted.collect();
+        Ok(ClusterSpecifier::WeightedClusters(WeightedCluster { clusters, ..WeightedCluster::default() }))
     }
 
     fn mirror(&self, spec: &Route) -> Result<Vec<RequestMirrorPolicy>> {
@@ -208,11 +157,10 @@ impl Scope<'_> {
     /// What the route says, else what the destinations' rules say.
     fn hash_policy(&self, spec: &Route, problems: &mut Vec<Problem>) -> Result<Vec<HashPolicy>> {
         let targets = spec.route.iter().map(|weighted| &weighted.destination);
-        let target = |to: &Destination| (self.services.host_of(&to.host, &self.router.metadata), self.number(to));
         if spec.hash_policy.is_empty() {
             let mut all: Vec<HashPolicy> = Vec::new();
             for to in targets {
-                let (host, number) = target(to);
+                let (host, number) = self.target(to);
                 for policy in hash::of_destination(self.services, self.protocol, &host, number, to.subset.as_deref()) {
                     if !all.contains(&policy) {
                         all.push(policy);
@@ -225,7 +173,7 @@ impl Scope<'_> {
             return self.wrong(&format!("hashPolicy[{index}]"), "empty");
         }
         let mut hashed = targets.map(|to| {
-            let (host, number) = target(to);
+            let (host, number) = self.target(to);
             self.services
                 .policy(&host, number, to.subset.as_deref())
                 .load_balancer
@@ -233,13 +181,9 @@ impl Scope<'_> {
         });
         if !hashed.any(|hashed| hashed) {
             let reason = "has no effect: no DestinationRule of the destinations sets loadBalancer.consistentHash";
-            problems.push(self.router.origin.warning(format!("{}.hashPolicy", self.field), reason));
+            problems.push(self.warning("hashPolicy", reason));
         }
         Ok(spec.hash_policy.iter().map(|key| hash::of_metadata(key, self.protocol)).collect())
-    }
-
-    fn number(&self, to: &Destination) -> u16 {
-        to.port.map_or(self.port.number, |port| port.number)
     }
 
     fn mutation(
@@ -248,24 +192,11 @@ impl Scope<'_> {
         request: bool,
         field: &str,
     ) -> Result<(Vec<HeaderValueOption>, Vec<String>)> {
-        let (mut add, mut remove) = (Vec::new(), Vec::new());
         let capabilities = &self.protocol.capabilities;
         let support = if request { capabilities.request_mutation } else { capabilities.reply_mutation };
-        for (index, change) in changes.iter().enumerate() {
-            let field = format!("{field}[{index}]");
-            if support == MutationSupport::None {
-                return self
-                    .wrong(&field, format!("{} has no headers that could be changed", self.protocol.codec.name));
-            }
-            if change.key.is_empty() {
-                return self.wrong(&format!("{field}.key"), "missing");
-            }
-            if change.key.len().max(change.value.len()) > MAX_HEADER {
-                return self.wrong(&field, format!("longer than {MAX_HEADER} bytes"));
-            }
-            if matches!(change.key.as_str(), "service" | "method") {
-                return self.wrong(&format!("{field}.key"), "service and method cannot be changed");
-            }
+        self.changes(changes, support, field)?;
+        let (mut add, mut remove) = (Vec::new(), Vec::new());
+        for change in changes {
             // The header may have come under either name.
             if names::is_safe_name(change.key.as_bytes()) {
                 remove.push(change.key.to_ascii_lowercase());
@@ -286,33 +217,17 @@ impl Scope<'_> {
         Ok((add, remove))
     }
 
-    fn percentage(&self, percent: Option<Percent>, field: &str) -> Result<()> {
-        match percent {
-            Some(Percent { value }) if !(0.0..=100.0).contains(&value) => {
-                self.wrong(&format!("{field}.value"), format!("{value} is not between 0 and 100"))
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn fault(&self, fault: &Fault) -> Result<HttpFault> {
-        self.percentage(fault.abort.as_ref().and_then(|abort| abort.percentage), "fault.abort.percentage")?;
         self.percentage(fault.delay.as_ref().and_then(|delay| delay.percentage), "fault.delay.percentage")?;
         if fault.delay.as_ref().is_some_and(|delay| delay.fixed_delay.0.is_zero()) {
             return self.wrong("fault.delay.fixedDelay", "must be more than 0");
         }
         let abort = match &fault.abort {
-            Some(abort) => {
-                let status = abort.http_status.unwrap_or(503);
-                if !(400..600).contains(&status) {
-                    return self.wrong("fault.abort.httpStatus", format!("{status} is no failure: 400 to 599"));
-                }
-                Some(FaultAbort {
-                    percentage: Some(fraction(abort.percentage)),
-                    error_type: Some(ErrorType::HttpStatus(status)),
-                    ..FaultAbort::default()
-                })
-            }
+            Some(abort) => Some(FaultAbort {
+                percentage: Some(fraction(abort.percentage)),
+                error_type: Some(ErrorType::HttpStatus(self.abort_status(abort)?)),
+                ..FaultAbort::default()
+            }),
             None => None,
         };
         let delay = fault.delay.as_ref().map(|delay| FaultDelay {

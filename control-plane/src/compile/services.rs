@@ -188,35 +188,49 @@ impl<'a> Services<'a> {
     fn add_service_entries(&mut self, model: &Model, protocols: &Protocols, problems: &mut Vec<Problem>) {
         for entry in &model.service_entries {
             let spec = &entry.spec;
-            let address = first_address(spec.addresses.iter(), &entry.origin, "spec.addresses", problems);
-            for host in &spec.hosts {
+            for (order, host) in spec.hosts.iter().enumerate() {
+                // Each of several hosts has a listener and needs an address of its own.
+                let own = if spec.hosts.len() > 1 && spec.addresses.len() >= spec.hosts.len() { order } else { 0 };
+                let shares = order > own;
+                let address = first_address(spec.addresses.iter().skip(own), &entry.origin, "spec.addresses", problems);
                 for (index, port) in spec.ports.iter().enumerate() {
                     let field = format!("spec.ports[{index}]");
                     let named = Naming { name: &port.name, app_protocol: Some(&port.protocol) };
-                    let endpoints = spec.endpoints.iter().map(|endpoint| PortEndpoint {
-                        address: endpoint.address.clone(),
-                        port: endpoint.ports.get(&port.name).copied().or(port.target_port).unwrap_or(port.number),
-                        weight: endpoint.weight.unwrap_or(1).max(1),
-                        labels: endpoint.labels.clone(),
-                    });
-                    let endpoints: Vec<PortEndpoint> = match spec.resolution {
-                        Resolution::Dns | Resolution::DnsRoundRobin if spec.endpoints.is_empty() => {
-                            vec![PortEndpoint {
-                                address: host.clone(),
-                                port: port.target_port.unwrap_or(port.number),
-                                weight: 1,
-                                labels: BTreeMap::new(),
-                            }]
-                        }
-                        _ => endpoints.collect(),
-                    };
                     let dns = matches!(spec.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
-                    if !dns && let Some(bad) = endpoints.iter().position(|e| e.address.parse::<IpAddr>().is_err()) {
-                        let reason = "not an IP address; names need `resolution: DNS`";
-                        problems.push(entry.origin.error(format!("spec.endpoints[{bad}].address"), reason));
-                        continue;
+                    let mut endpoints = Vec::new();
+                    for (place, endpoint) in spec.endpoints.iter().enumerate() {
+                        let wrong = match endpoint.address.as_str() {
+                            "" => Some("missing; the endpoint was left out"),
+                            address if !dns && address.parse::<IpAddr>().is_err() => {
+                                Some("not an IP address; names need `resolution: DNS`; the endpoint was left out")
+                            }
+                            _ => None,
+                        };
+                        if let Some(reason) = wrong {
+                            problems.push(entry.origin.error(format!("spec.endpoints[{place}].address"), reason));
+                            continue;
+                        }
+                        endpoints.push(PortEndpoint {
+                            address: endpoint.address.clone(),
+                            port: endpoint.ports.get(&port.name).copied().or(port.target_port).unwrap_or(port.number),
+                            weight: endpoint.weight.unwrap_or(1).max(1),
+                            labels: endpoint.labels.clone(),
+                        });
+                    }
+                    if dns && spec.endpoints.is_empty() {
+                        endpoints.push(PortEndpoint {
+                            address: host.clone(),
+                            port: port.target_port.unwrap_or(port.number),
+                            weight: 1,
+                            labels: BTreeMap::new(),
+                        });
                     }
                     let protocol = protocols.of(&named, &entry.metadata, port.number, &entry.origin, &field, problems);
+                    if shares && protocol.is_some() {
+                        let reason = "was left out: each of several hosts needs an address of its own in spec.addresses";
+                        problems.push(entry.origin.warning(format!("spec.hosts[{order}]"), reason));
+                        continue;
+                    }
                     self.add(
                         Port {
                             origin: entry.origin.clone(),
@@ -293,7 +307,8 @@ impl<'a> Services<'a> {
             let same_listener = self.own_listeners
                 && other.protocol.is_some()
                 && port.protocol.is_some()
-                && (other.address, other.number) == (port.address, port.number);
+                && other.number == port.number
+                && overlap(other.address, port.address);
             same_name || same_listener
         });
         if let Some(other) = clash {
@@ -303,6 +318,11 @@ impl<'a> Services<'a> {
         }
         self.ports.insert((port.host.clone(), port.number), port);
     }
+}
+
+/// Whether two listeners with these addresses would be in each other's way on one port.
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    one == other || (one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified()))
 }
 
 pub(crate) fn kubernetes_host(name: &str, namespace: &str) -> String {

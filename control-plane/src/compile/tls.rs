@@ -37,6 +37,7 @@ const CLIENT_CA: &str = "meltemi.dev/tls-client-ca";
 /// TLS to the endpoints of a cluster; none if the rule wants none.
 pub(super) fn upstream(
     tls: &ClientTls,
+    alpn: &[&str],
     origin: &Origin,
     output: &mut Output,
     problems: &mut Vec<Problem>,
@@ -51,7 +52,8 @@ pub(super) fn upstream(
     if tls.credential_name.is_some() {
         return wrong("credentialName", "needs Kubernetes; give files");
     }
-    let mut context = CommonTlsContext::default();
+    let alpn_protocols = alpn.iter().map(|&protocol| protocol.to_owned()).collect();
+    let mut context = CommonTlsContext { alpn_protocols, ..CommonTlsContext::default() };
     match (&tls.client_certificate, &tls.private_key) {
         (Some(certificate), Some(key)) => {
             context.tls_certificate_sds_secret_configs = vec![output.certificate(certificate, key)];
@@ -169,6 +171,19 @@ fn file(path: &str) -> Option<DataSource> {
 }
 
 fn folder(path: &str) -> Option<WatchedDirectory> {
-    let folder = Path::new(path).parent()?.to_str()?;
+    // The folder of a bare file name is the one Envoy runs in.
+    let folder = Path::new(path).parent()?.to_str().map(|folder| if folder.is_empty() { "." } else { folder })?;
     Some(WatchedDirectory { path: folder.to_owned(), ..WatchedDirectory::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_files_are_watched() {
+        let watched = |path| folder(path).map(|folder| folder.path);
+        assert_eq!(watched("/etc/tls/cert.pem").as_deref(), Some("/etc/tls"));
+        assert_eq!(watched("cert.pem").as_deref(), Some("."));
+    }
 }
