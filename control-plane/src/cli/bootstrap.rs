@@ -1,17 +1,23 @@
-use std::net::SocketAddr;
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use clap::Args;
 use serde_json::{Value, json};
+
+use crate::compile::re2;
 
 /// Print a bootstrap with which Envoy gets everything from `meltemi serve`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   meltemi bootstrap --xds 127.0.0.1:18000 --node proxy-1 > envoy.yaml
+  meltemi bootstrap --xds control-plane.internal:18000 --node proxy-2 > envoy.yaml
   ENVOY_DYNAMIC_MODULES_SEARCH_PATH=dist envoy -c envoy.yaml")]
 pub struct Bootstrap {
-    /// Address of the control plane.
+    /// Address of the control plane: IP or name, and port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:18000")]
-    xds: SocketAddr,
+    xds: Target,
     /// Name of this Envoy.
     #[arg(long, value_name = "ID")]
     node: String,
@@ -21,9 +27,34 @@ pub struct Bootstrap {
     /// Address of Envoy's own admin endpoint; none if absent.
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
-    /// Ask for what changed only.
+    /// Ask for the whole state of the world again and again, instead of what changed. An Envoy that refuses one route
+    /// configuration then takes none of the others that came with it.
     #[arg(long)]
-    delta: bool,
+    sotw: bool,
+}
+
+/// Where the control plane is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    host: String,
+    port: u16,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(Self { host: address.ip().to_string(), port: address.port() });
+        }
+        let (host, port) = text.rsplit_once(':').ok_or("write `host:port`")?;
+        let port = port.parse().map_err(|_| format!("`{port}` is no port"))?;
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if host.is_empty() || !host.bytes().all(is_name) {
+            return Err(format!("`{host}` is neither an IP address nor a name"));
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
 }
 
 impl Bootstrap {
@@ -38,19 +69,25 @@ impl Bootstrap {
             "node": {"id": self.node, "cluster": self.cluster},
             "dynamic_resources": {
                 "ads_config": {
-                    "api_type": if self.delta { "DELTA_GRPC" } else { "GRPC" },
+                    "api_type": if self.sotw { "GRPC" } else { "DELTA_GRPC" },
                     "transport_api_version": "V3",
                     "grpc_services": [{"envoy_grpc": {"cluster_name": "meltemi_xds"}}],
                 },
                 "cds_config": ads,
                 "lds_config": ads,
             },
+            "layered_runtime": {"layers": [
+                // The default of 100 is too small for an alternation of a few names; Istio has this one.
+                {"name": "static", "static_layer": {"re2.max_program_size.error_level": re2::MAX_PROGRAM}},
+                {"name": "admin", "admin_layer": {}},
+            ]},
             "static_resources": {"clusters": [{
                 "name": "meltemi_xds",
-                "type": "STATIC",
+                "type": if self.xds.host.parse::<IpAddr>().is_ok() { "STATIC" } else { "STRICT_DNS" },
+                "dns_lookup_family": "V4_PREFERRED",
                 "connect_timeout": "1s",
                 "load_assignment": {"cluster_name": "meltemi_xds", "endpoints": [{"lb_endpoints": [
-                    {"endpoint": {"address": socket(self.xds)}},
+                    {"endpoint": {"address": socket(&self.xds.host, self.xds.port)}},
                 ]}]},
                 "typed_extension_protocol_options": {
                     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -64,12 +101,47 @@ impl Bootstrap {
             }]},
         });
         if let (Some(admin), Some(fields)) = (self.admin, document.as_object_mut()) {
-            fields.insert("admin".to_owned(), json!({"address": socket(admin)}));
+            fields.insert("admin".to_owned(), json!({"address": socket(&admin.ip().to_string(), admin.port())}));
         }
         document
     }
 }
 
-fn socket(address: SocketAddr) -> Value {
-    json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
+fn socket(host: &str, port: u16) -> Value {
+    json!({"socket_address": {"address": host, "port_value": port}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(xds: &str, sotw: bool) -> Value {
+        let xds = xds.parse().unwrap();
+        Bootstrap { xds, node: "n".to_owned(), cluster: "c".to_owned(), admin: None, sotw }.document()
+    }
+
+    #[test]
+    fn the_control_plane_has_an_address_or_a_name() {
+        let cluster = |xds| document(xds, false)["static_resources"]["clusters"][0].clone();
+        let host = |cluster: &Value| cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"].clone();
+        let (ip, six, name) = (cluster("127.0.0.1:1"), cluster("[::1]:2"), cluster("meltemi.mesh:18000"));
+        assert_eq!((&ip["type"], &six["type"], &name["type"]), (&json!("STATIC"), &json!("STATIC"), &json!("STRICT_DNS")));
+        assert_eq!(host(&six)["address"], socket("::1", 2));
+        assert_eq!(host(&name)["address"], socket("meltemi.mesh", 18000));
+        for bad in ["meltemi", ":1", "a b:1", "meltemi:99999", "::1"] {
+            assert!(bad.parse::<Target>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_what_changed_is_asked_for_by_default() {
+        let kind = |sotw| document("127.0.0.1:1", sotw)["dynamic_resources"]["ads_config"]["api_type"].clone();
+        assert_eq!((kind(false), kind(true)), (json!("DELTA_GRPC"), json!("GRPC")));
+    }
+
+    #[test]
+    fn expressions_may_be_as_large_as_check_lets_them() {
+        let layer = &document("127.0.0.1:1", false)["layered_runtime"]["layers"][0];
+        assert_eq!(layer["static_layer"]["re2.max_program_size.error_level"], json!(re2::MAX_PROGRAM));
+    }
 }
