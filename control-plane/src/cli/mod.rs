@@ -3,6 +3,7 @@
 mod bootstrap;
 mod check;
 mod demo;
+mod istio;
 mod reference;
 mod serve;
 
@@ -24,6 +25,7 @@ enum Command {
     Codecs(reference::Codecs),
     Schema(reference::Schema),
     Demo(demo::Demo),
+    Istio(istio::Istio),
 }
 
 /// Runs the command line; gives the exit code.
@@ -38,6 +40,7 @@ pub fn run() -> anyhow::Result<u8> {
         Command::Codecs(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Demo(command) => command.run(),
+        Command::Istio(command) => command.run(),
     }
 }
 

@@ -28,6 +28,9 @@ use crate::{compile::Services, model::Model, problem::Problem, snapshot::Snapsho
 /// Label of workloads that carry the module: the generation of its configuration schema.
 pub const MODULE_LABEL: (&str, &str) = ("meltemi.dev/module", "1");
 
+/// Label of all that we write.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "meltemi");
+
 /// How objects are made.
 #[derive(Debug, Clone, Default)]
 pub struct Options {

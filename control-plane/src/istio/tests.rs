@@ -1,1 +1,314 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use serde_json::Value;
+
+use super::{Compiled, Desired, DesiredKind, Facts, Options, Planned, Shape, Workload, compile};
+use crate::source::Folder;
+
+/// A Service in namespace `shop` with one port, whose pods have `app: <name>`.
+fn service(name: &str, ip: &str, port: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  clusterIP: {ip}\n  \
+         selector: {{app: {name}}}\n  ports:\n  - {port}\n---\n"
+    )
+}
+
+fn facts() -> Facts {
+    let pod = |name: &str, module: bool| {
+        let mut labels = std::collections::BTreeMap::from([("app".to_owned(), "orders".to_owned())]);
+        if module {
+            labels.insert("meltemi.dev/module".to_owned(), "1".to_owned());
+        }
+        Workload { namespace: "shop".to_owned(), name: name.to_owned(), labels }
+    };
+    Facts { workloads: vec![pod("orders-1", true), pod("orders-2", false)], ..Facts::default() }
+}
+
+fn compiled(yaml: &str) -> Compiled {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("all.yaml"), yaml).unwrap();
+    let loaded = Folder::new(folder.path()).load();
+    assert_eq!(loaded.problems, []);
+    let options = Options { stock_envoy: false, xds: Some(("meltemi.meltemi-system.svc".to_owned(), 18000)) };
+    compile(&loaded.model, &facts(), &options)
+}
+
+fn object<'c>(compiled: &'c Compiled, name: &str) -> &'c Desired {
+    let names: Vec<&str> = compiled.desired.iter().map(|desired| desired.name.as_str()).collect();
+    compiled.desired.iter().find(|desired| desired.name == name).unwrap_or_else(|| panic!("{name} is not in {names:?}"))
+}
+
+/// `applyTo operation place` of each patch.
+fn patches(desired: &Desired) -> Vec<String> {
+    let place = |patch: &Value| {
+        let of = &patch["match"];
+        let chain = &of["listener"]["filterChain"];
+        let parts = [
+            of["listener"]["name"].as_str().unwrap_or_default().to_owned(),
+            chain["destinationPort"].as_u64().map(|port| format!(":{port}")).unwrap_or_default(),
+            chain["filter"]["name"]
+                .as_str()
+                .map(|name| format!(" {}", name.rsplit('.').next().unwrap()))
+                .unwrap_or_default(),
+            of["cluster"]["service"].as_str().unwrap_or_default().to_owned(),
+            of["cluster"]["portNumber"].as_u64().map(|port| format!(":{port}")).unwrap_or_default(),
+        ];
+        parts.concat()
+    };
+    let all = desired.spec["configPatches"].as_array().unwrap();
+    let of = |patch: &Value| {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        format!("{} {} {}", text(&patch["applyTo"]), text(&patch["patch"]["operation"]), place(patch)).trim().to_owned()
+    };
+    all.iter().map(of).collect()
+}
+
+/// Our filter's configuration within the patch of this kind.
+fn config(desired: &Desired, apply_to: &str) -> Value {
+    let all = desired.spec["configPatches"].as_array().unwrap();
+    let patch = all.iter().find(|patch| patch["applyTo"] == apply_to).unwrap();
+    serde_json::from_str(patch["patch"]["value"]["typed_config"]["filter_config"]["value"].as_str().unwrap()).unwrap()
+}
+
+fn planned(compiled: &Compiled, host: &str) -> Planned {
+    compiled.plan.iter().find(|planned| planned.host == host).unwrap().clone()
+}
+
+#[test]
+fn a_native_port_gets_declare_inlet_and_bridge_on_both_sides() {
+    let port = "{name: rpc, port: 9091, targetPort: 9191, appProtocol: meltemi.dev/thrift}";
+    let compiled = compiled(&service("orders", "10.96.0.12", port));
+    assert_eq!(compiled.problems, []);
+    let client = object(&compiled, "meltemi-out-shop-orders-9091");
+    assert_eq!((client.kind, client.namespace.as_str()), (DesiredKind::EnvoyFilter, "istio-system"));
+    assert_eq!(client.owner, None, "an owner must be in the same namespace");
+    assert_eq!(client.spec["workloadSelector"]["labels"], serde_json::json!({"meltemi.dev/module": "1"}));
+    assert_eq!(
+        patches(client),
+        [
+            "LISTENER_FILTER INSERT_FIRST 10.96.0.12_9091",
+            "NETWORK_FILTER INSERT_BEFORE 10.96.0.12_9091 http_connection_manager",
+            "HTTP_FILTER REMOVE 10.96.0.12_9091 http_connection_manager",
+            "CLUSTER MERGE orders.shop.svc.cluster.local:9091",
+            "EXTENSION_CONFIG ADD",
+        ]
+    );
+    assert_eq!(config(client, "EXTENSION_CONFIG")["authority"], "orders.shop.svc.cluster.local:9091");
+    let server = object(&compiled, "meltemi-in-orders-9091");
+    assert_eq!(server.namespace, "shop");
+    assert_eq!(server.owner.as_ref().map(|owner| owner.kind.as_str()), Some("Service"));
+    let selector = serde_json::json!({"meltemi.dev/module": "1", "app": "orders"});
+    assert_eq!(server.spec["workloadSelector"]["labels"], selector);
+    assert_eq!(
+        patches(server),
+        [
+            "LISTENER_FILTER ADD virtualInbound",
+            "NETWORK_FILTER INSERT_BEFORE virtualInbound:9191 http_connection_manager",
+            "CLUSTER MERGE :9191",
+            "EXTENSION_CONFIG ADD",
+        ]
+    );
+    let declare = config(server, "LISTENER_FILTER");
+    assert_eq!(declare["destinations"], serde_json::json!([{"port": 9191}]));
+    assert_eq!(declare["application_protocols"], serde_json::json!(["istio-http/1.1", "h2c"]));
+    let planned = planned(&compiled, "orders.shop.svc.cluster.local");
+    assert_eq!((planned.shape, planned.codec.as_deref()), (Some(Shape::Native), Some("thrift")));
+    assert_eq!(planned.workloads, ["shop/orders-1"]);
+    assert_eq!(planned.without_module, ["shop/orders-2"]);
+}
+
+#[test]
+fn every_patch_names_the_proxies_that_know_modules() {
+    let ports =
+        "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}\n  - {name: tcp-metaprotocol-dubbo, port: 20880}";
+    let compiled = compiled(&service("orders", "10.96.0.12", ports));
+    let all = compiled.desired.iter().flat_map(|desired| desired.spec["configPatches"].as_array().unwrap());
+    let version = |patch: &Value| patch["match"]["proxy"]["proxyVersion"].as_str().unwrap().to_owned();
+    let versions: std::collections::BTreeSet<String> = all.map(version).collect();
+    assert_eq!(versions.len(), 1);
+    let version = regex::Regex::new(versions.first().unwrap()).unwrap();
+    for (name, knows) in [("1.31.0", true), ("1.40.2", true), ("2.0.0", true), ("1.30.5", false), ("1.9.1", false)] {
+        assert_eq!(version.is_match(name), knows, "{name}");
+    }
+    let selected = |desired: &&Desired| desired.spec["workloadSelector"]["labels"]["meltemi.dev/module"] == "1";
+    assert!(compiled.desired.iter().all(|desired| selected(&desired)));
+}
+
+#[test]
+fn names_of_filter_configurations_are_unique() {
+    let port = |number| format!("{{name: rpc-{number}, port: {number}, appProtocol: meltemi.dev/thrift}}");
+    let ports = format!("{}\n  - {}", port(9091), port(9092));
+    let compiled = compiled(&(service("orders", "10.96.0.12", &ports) + &service("users", "10.96.0.13", &port(9091))));
+    let all = compiled.desired.iter().flat_map(|desired| desired.spec["configPatches"].as_array().unwrap());
+    let names = all.filter(|patch| patch["applyTo"] == "EXTENSION_CONFIG");
+    let mut names: Vec<&str> = names.map(|patch| patch["patch"]["value"]["name"].as_str().unwrap()).collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!((names.len(), count), (6, 6));
+}
+
+#[test]
+fn an_http_named_port_is_taken_by_destination_in_the_shared_listener() {
+    let yaml = service("orders", "10.96.0.12", "{name: http-rpc, port: 9092}")
+        .replace("namespace: shop}", "namespace: shop, annotations: {meltemi.dev/codec: thrift}}");
+    let compiled = compiled(&yaml);
+    let client = object(&compiled, "meltemi-out-shop-orders-9092");
+    assert_eq!(
+        patches(client)[..2],
+        [
+            "LISTENER_FILTER INSERT_FIRST 0.0.0.0_9092",
+            "NETWORK_FILTER INSERT_BEFORE 0.0.0.0_9092 http_connection_manager",
+        ]
+    );
+    assert!(!patches(client).iter().any(|patch| patch.starts_with("HTTP_FILTER")), "others use it");
+    let destination = serde_json::json!([{"address": "10.96.0.12", "port": 9092}]);
+    assert_eq!(config(client, "LISTENER_FILTER")["destinations"], destination);
+    let server = object(&compiled, "meltemi-in-orders-9092");
+    assert!(patches(server).iter().all(|patch| !patch.starts_with("LISTENER_FILTER")));
+}
+
+#[test]
+fn a_headless_service_has_a_listener_for_each_pod() {
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: orders-1\n  namespace: shop\n  \
+                 labels: {kubernetes.io/service-name: orders}\nports:\n- {name: rpc, port: 7000}\nendpoints:\n\
+                 - {addresses: [10.0.0.7]}\n- {addresses: [10.0.0.8]}\n";
+    let port = "{name: rpc, port: 9091, targetPort: thrift, appProtocol: meltemi.dev/thrift}";
+    let compiled = compiled(&(service("orders", "None", port) + slice));
+    let client = object(&compiled, "meltemi-out-shop-orders-9091");
+    let listeners: Vec<String> =
+        patches(client).into_iter().filter(|patch| patch.starts_with("LISTENER_FILTER")).collect();
+    assert_eq!(listeners, ["LISTENER_FILTER INSERT_FIRST 10.0.0.7_9091", "LISTENER_FILTER INSERT_FIRST 10.0.0.8_9091"]);
+    // The port's number in the pods is what the slices say for its name.
+    assert!(patches(object(&compiled, "meltemi-in-orders-9091")).contains(&"CLUSTER MERGE :7000".to_owned()));
+}
+
+#[test]
+fn two_headless_services_may_have_the_same_port() {
+    let port = "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}";
+    let compiled = compiled(&(service("orders", "None", port) + &service("users", "None", port)));
+    assert_eq!(compiled.problems, []);
+    assert_eq!(compiled.plan.len(), 2);
+}
+
+#[test]
+fn a_tcp_port_gets_our_manager_and_a_default_for_the_time_without_us() {
+    let router = "apiVersion: metaprotocol.aeraki.io/v1alpha1\nkind: MetaRouter\nmetadata: {name: orders, namespace: shop}\n\
+                  spec:\n  hosts: [orders.shop.svc.cluster.local]\n  localRateLimit:\n    \
+                  tokenBucket: {maxTokens: 5, tokensPerFill: 5, fillInterval: 60s}\n";
+    let compiled = compiled(&(service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}") + router));
+    assert_eq!(compiled.problems, []);
+    let client = object(&compiled, "meltemi-out-shop-orders-9090");
+    assert_eq!(
+        patches(client),
+        [
+            "NETWORK_FILTER INSERT_BEFORE 10.96.0.11_9090 tcp_proxy",
+            "NETWORK_FILTER REPLACE 10.96.0.11_9090 tcp_proxy",
+            "CLUSTER MERGE orders.shop.svc.cluster.local:9090",
+            "EXTENSION_CONFIG ADD",
+        ]
+    );
+    let replaced = &client.spec["configPatches"][1]["patch"]["value"];
+    let name = replaced["name"].as_str().unwrap();
+    let routes = &replaced["config_discovery"]["default_config"]["route_config"]["virtual_hosts"][0]["routes"];
+    assert_eq!(routes[0]["route"]["cluster"], "outbound|9090||orders.shop.svc.cluster.local");
+    use crate::snapshot::TypeUrl::{ExtensionConfig, Route};
+    let names = |kind| compiled.snapshot.of(kind).map(|r| r.name.clone()).collect::<Vec<_>>();
+    assert!(names(ExtensionConfig).contains(&name.to_owned()));
+    assert_eq!(names(Route), names(ExtensionConfig), "each manager has its routes");
+    // The limit of the service is counted where the server is.
+    let limited = |name: &&std::sync::Arc<crate::snapshot::Resource>| {
+        String::from_utf8_lossy(&name.any.value).contains("envoy.filters.http.local_ratelimit")
+    };
+    let limited: Vec<&str> = compiled.snapshot.of(ExtensionConfig).filter(limited).map(|r| r.name.as_str()).collect();
+    assert_eq!(limited, ["meltemi.hcm.in.orders.shop.svc.cluster.local:9090.9090"]);
+    assert!(compiled.desired.iter().any(|desired| desired.name == "meltemi-xds"));
+}
+
+#[test]
+fn a_connection_mode_port_keeps_tcp_proxy_behind_the_relay() {
+    let yaml = service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}")
+        .replace("namespace: shop}", "namespace: shop, annotations: {meltemi.dev/mode.9090: connection}}");
+    let compiled = compiled(&yaml);
+    let client = object(&compiled, "meltemi-out-shop-orders-9090");
+    assert_eq!(
+        patches(client),
+        ["NETWORK_FILTER INSERT_BEFORE 10.96.0.11_9090 tcp_proxy", "NETWORK_FILTER MERGE 10.96.0.11_9090 tcp_proxy",]
+    );
+    assert_eq!(compiled.snapshot.count(crate::snapshot::TypeUrl::ExtensionConfig), 1);
+}
+
+#[test]
+fn a_port_that_is_not_ours_is_left_alone_and_the_plan_says_why() {
+    let compiled = compiled(&service("orders", "10.96.0.11", "{name: http, port: 80}"));
+    assert_eq!(compiled.desired, []);
+    let planned = planned(&compiled, "orders.shop.svc.cluster.local");
+    assert!(planned.notes[0].starts_with("no codec"), "{planned:?}");
+}
+
+#[test]
+fn a_router_of_a_native_port_becomes_a_virtual_service() {
+    let yaml = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}")
+        + "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: orders, namespace: shop}
+spec:
+  host: orders.shop.svc.cluster.local
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+---
+apiVersion: meltemi.dev/v1alpha1
+kind: MetaRouter
+metadata: {name: orders, namespace: shop}
+spec:
+  hosts: [orders]
+  routes:
+  - match: {attributes: {method: {prefix: get}, user: {exact: a, invert: true}, env: {suffix: x.y}}}
+    timeout: 1.5s
+    retries: {attempts: 1, idempotent: true}
+    requestMutation: [{key: seen, value: mesh}, {key: gone, remove: true}]
+    route:
+    - {destination: {host: orders, subset: v1}, weight: 80}
+    - {destination: {host: orders, subset: v2}, weight: 20}
+  - deny: true
+";
+    let compiled = compiled(&yaml);
+    assert_eq!(compiled.problems, []);
+    let service = object(&compiled, "meltemi-orders");
+    assert_eq!((service.kind, service.namespace.as_str()), (DesiredKind::VirtualService, "shop"));
+    let first = &service.spec["http"][0];
+    let headers = serde_json::json!({"x-meltemi-method": {"prefix": "get"}, "env": {"regex": ".*x\\.y"}});
+    assert_eq!(first["match"][0]["headers"], headers);
+    assert_eq!(first["match"][0]["withoutHeaders"], serde_json::json!({"user": {"exact": "a"}}));
+    assert_eq!(first["timeout"], "1.5s");
+    assert_eq!(first["route"][0]["destination"]["host"], "orders.shop.svc.cluster.local");
+    assert_eq!(first["headers"]["request"], serde_json::json!({"set": {"seen": "mesh"}, "remove": ["gone"]}));
+    assert_eq!(first["retries"]["retryOn"], "connect-failure,refused-stream,reset-before-request,reset,gateway-error");
+    assert_eq!(service.spec["http"][1]["directResponse"]["status"], 403);
+}
+
+#[test]
+fn what_a_virtual_service_cannot_say_is_reported() {
+    let yaml = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}")
+        + "apiVersion: meltemi.dev/v1alpha1
+kind: MetaRouter
+metadata: {name: orders, namespace: shop}
+spec:
+  hosts: [orders]
+  localRateLimit: {tokenBucket: {maxTokens: 1}}
+  routes:
+  - {match: {attributes: {n: {range: {start: 1, end: 2}}}}, route: [{destination: {host: orders}}]}
+  - {hashPolicy: [user], route: [{destination: {host: orders}}]}
+  - {route: [{destination: {host: nobody}}]}
+";
+    let compiled = compiled(&yaml);
+    let fields: Vec<&str> = compiled.problems.iter().map(|problem| problem.field.as_str()).collect();
+    assert_eq!(
+        fields,
+        [
+            "spec.routes[0].match.attributes.n",
+            "spec.routes[1].hashPolicy",
+            "spec.routes[2].route[0].destination.host",
+            "spec.localRateLimit",
+        ]
+    );
+}
