@@ -4,6 +4,7 @@
 
 use std::hint::black_box;
 
+use allocation_counter::measure;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use meltemi::{Connection, Decoded, Limits, Mutation, NothingInFlight, Options, Peer, testing::decode_in_pieces};
 use meltemi_codecs::dubbo::ENTRY;
@@ -51,6 +52,11 @@ fn dubbo(criterion: &mut Criterion) {
             });
         }
         group.finish();
+        let allocations = measure(|| {
+            black_box(decode(connection.as_mut(), &frame, true));
+        })
+        .count_total;
+        println!("dubbo/{name}/decode-headers            allocations: {allocations} per frame");
     }
 }
 

@@ -1,5 +1,5 @@
 //! The table in `docs/errors.md` says what the codecs do.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use meltemi::{Codec, Decoded, Failure, FailureKind, Limits, NothingInFlight, Options, Peer};
 

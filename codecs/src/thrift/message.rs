@@ -1,6 +1,9 @@
 //! The head of a message: type, name, sequence number.
 
-use meltemi::{DecodeError, FailureKind, FrameKind, Outcome, wire::Reader};
+use meltemi::{
+    DecodeError, FailureKind, FrameKind, Outcome,
+    wire::{Reader, Short},
+};
 
 /// How a message is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,14 @@ pub(super) enum Form {
 }
 
 impl Form {
+    const fn of(first: u8) -> Self {
+        match first {
+            COMPACT_MAGIC => Self::Compact,
+            first if first & 0x80 != 0 => Self::Strict,
+            _ => Self::Old,
+        }
+    }
+
     pub(super) const fn protocol(self) -> Protocol {
         match self {
             Self::Strict | Self::Old => Protocol::Binary,
@@ -61,11 +72,16 @@ pub(super) enum NoMessage {
     Bad(DecodeError),
 }
 
-impl From<meltemi::wire::Short> for NoMessage {
-    fn from(short: meltemi::wire::Short) -> Self {
+impl From<Short> for NoMessage {
+    fn from(short: Short) -> Self {
         Self::Short(short.needed)
     }
 }
+
+/// The message is in another protocol than the configuration or the frame says.
+pub(super) const WRONG_PROTOCOL: &str = "not the configured protocol";
+/// Neither call, reply, exception nor one-way call.
+pub(super) const BAD_TYPE: &str = "message type";
 
 fn bad<T>(reason: &'static str, offset: usize) -> Result<T, NoMessage> {
     Err(NoMessage::Bad(DecodeError::malformed(reason, offset)))
@@ -75,13 +91,9 @@ impl<'a> Message<'a> {
     /// Reads the head at the start of `bytes`; names are at most `max_name` bytes.
     pub(super) fn read(bytes: &'a [u8], only: Option<Protocol>, max_name: usize) -> Result<Self, NoMessage> {
         let mut reader = Reader::new(bytes);
-        let form = match reader.peek()? {
-            COMPACT_MAGIC => Form::Compact,
-            first if first & 0x80 != 0 => Form::Strict,
-            _ => Form::Old,
-        };
+        let form = Form::of(reader.peek()?);
         if only.is_some_and(|only| only != form.protocol()) {
-            return bad("not the configured protocol", 0);
+            return bad(WRONG_PROTOCOL, 0);
         }
         let message = match form {
             Form::Compact => Self::read_compact(&mut reader, max_name)?,
@@ -107,7 +119,7 @@ impl<'a> Message<'a> {
         };
         match message.kind {
             kind::CALL..=kind::ONE_WAY => Ok(message),
-            _ => bad("message type", 0),
+            _ => bad(BAD_TYPE, 0),
         }
     }
 
@@ -126,6 +138,50 @@ impl<'a> Message<'a> {
         }
         let name = reader.take(length)?;
         Ok(Self { form: Form::Compact, kind: head >> 5, name, sequence, sequence_at, length: reader.position() })
+    }
+
+    /// What can be told of a message that is not taken, to answer it; and how many more bytes would tell more. The
+    /// sequence number is known if it has a length. A type that does not exist counts as a call.
+    pub(super) fn sketch(bytes: &'a [u8], max_name: usize) -> (Self, Option<usize>) {
+        let mut message =
+            Self { form: Form::Strict, kind: kind::CALL, name: b"", sequence: 0, sequence_at: (0, 0), length: 0 };
+        let missing = message.fill(&mut Reader::new(bytes), max_name).err().map(|short| short.needed);
+        if !matches!(message.kind, kind::CALL..=kind::ONE_WAY) {
+            message.kind = kind::CALL;
+        }
+        (message, missing)
+    }
+
+    fn fill(&mut self, reader: &mut Reader<'a>, max_name: usize) -> Result<(), Short> {
+        self.form = Form::of(reader.peek()?);
+        match self.form {
+            Form::Compact => {
+                reader.skip(1)?;
+                self.kind = reader.u8()? >> 5;
+                let at = reader.position();
+                let Some(sequence) = reader.varint()?.and_then(|value| u32::try_from(value).ok()) else {
+                    return Ok(());
+                };
+                self.sequence = sequence;
+                self.sequence_at = (at, reader.position().saturating_sub(at));
+                let length = reader.varint()?.and_then(|length| usize::try_from(length).ok());
+                self.name = any_name(reader, length.unwrap_or(0), max_name)?;
+            }
+            Form::Strict | Form::Old => {
+                if self.form == Form::Strict {
+                    self.kind = reader.u32()? as u8;
+                }
+                let length = reader.u32()? as usize;
+                self.name = any_name(reader, length, max_name)?;
+                if self.form == Form::Old {
+                    self.kind = reader.u8()?;
+                }
+                let at = reader.position();
+                self.sequence = reader.u32()?;
+                self.sequence_at = (at, 4);
+            }
+        }
+        Ok(())
     }
 
     /// Service and method: a multiplexed call names both, `Service:method`.
@@ -151,6 +207,12 @@ impl<'a> Message<'a> {
             _ => FrameKind::Response(Outcome::Failure(failure(self.form.protocol(), body))),
         }
     }
+}
+
+/// Passes over a name; one that is too long is none.
+fn any_name<'a>(reader: &mut Reader<'a>, length: usize, max_name: usize) -> Result<&'a [u8], Short> {
+    let name = reader.take(length)?;
+    Ok(if length > max_name { b"" } else { name })
 }
 
 fn name<'a>(reader: &mut Reader<'a>, max_name: usize) -> Result<&'a [u8], NoMessage> {
@@ -181,8 +243,11 @@ fn first_field(protocol: Protocol, body: &[u8]) -> Option<u16> {
 /// Types of TApplicationException (`TApplicationException.java` of Apache Thrift; 11 and 12 are Meta's).
 pub(super) mod application {
     pub(in crate::thrift) const UNKNOWN_METHOD: u8 = 1;
+    pub(in crate::thrift) const INVALID_MESSAGE_TYPE: u8 = 2;
     pub(in crate::thrift) const INTERNAL_ERROR: u8 = 6;
     pub(in crate::thrift) const PROTOCOL_ERROR: u8 = 7;
+    pub(in crate::thrift) const INVALID_TRANSFORM: u8 = 8;
+    pub(in crate::thrift) const INVALID_PROTOCOL: u8 = 9;
     pub(in crate::thrift) const UNSUPPORTED_CLIENT: u8 = 10;
     pub(in crate::thrift) const LOAD_SHEDDING: u8 = 11;
     pub(in crate::thrift) const TIMEOUT: u8 = 12;

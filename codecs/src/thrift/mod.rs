@@ -7,6 +7,13 @@
 //! | THeader | `len:u32`, `0F FF`, flags, `seq:u32`, words, infos, message | sequence number | infos 1 and 2 |
 //! | TTHeader | `len:u32`, `10 00`, flags, `seq:u32`, words, infos, message | sequence number | string and known integer infos |
 //!
+//! The id of a call is the sequence number of its message. Header frames have one of their own, in which servers repeat the
+//! message's; where a client's two differ, the reply has the message's in both.
+//!
+//! Requests that are not taken are answered as far as they can be read: with the method, and with no answer if they are
+//! one-way calls. Behind an unframed one nothing more can be read, and its connection ends. A header frame whose protocol or
+//! transform we do not know is answered as a call.
+//!
 //! Sources: the Thrift specifications (`thrift-rpc`, `thrift-binary-protocol`, `thrift-compact-protocol`, `HeaderFormat`)
 //! and captures of Apache Thrift for Python and Node; for TTHeader the CloudWeGo documents and captures.
 
@@ -14,7 +21,9 @@ mod connection;
 mod detect;
 mod infos;
 mod message;
+mod refuse;
 mod reply;
+mod rewrite;
 mod skip;
 #[cfg(test)]
 mod tests;

@@ -1,38 +1,64 @@
 //! What a request leaves behind for its reply, and the error replies made from it.
 
-use meltemi::{EncodeError, Failure, FailureKind, Ticket, wire::put_varint};
+use meltemi::{DecodeError, EncodeError, Failure, FailureKind, Ticket, wire::put_varint};
 
 use super::{
     detect::{HEADER_MAGIC, TTHEADER_MAGIC, Transport},
     infos::{close, close_frame},
-    message::{BINARY_MAGIC, COMPACT_MAGIC, Form, Message, application, kind},
+    message::{BAD_TYPE, BINARY_MAGIC, COMPACT_MAGIC, Form, Message, WRONG_PROTOCOL, application, kind},
+    theader,
 };
 
 /// Bytes of [`Context`] before the name.
-const FIXED: usize = 11;
+const FIXED: usize = 12;
 
 /// Flag of [`Context`]: the TTHeader message had a frame length of its own.
 const INNER_FRAME: u8 = 1;
 
 /// A request's transport, form and numbers, in the bytes of its ticket:
-/// `transport | form | flags | inner sequence:u32 | outer sequence:u32 | name`.
+/// `transport | form | flags | exception | inner sequence:u32 | outer sequence:u32 | name`.
 pub(super) struct Context<'a> {
     transport: Transport,
     form: Form,
     inner_frame: bool,
+    /// Type of the TApplicationException for what is wrong with it; 0: as the failure says.
+    exception: u8,
     sequence: u32,
     outer: u32,
     name: &'a [u8],
 }
 
+/// What surrounds the message of a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Around {
+    pub(super) transport: Transport,
+    /// The sequence number of the frame.
+    pub(super) outer: u32,
+    /// The message has a frame length of its own.
+    pub(super) inner_frame: bool,
+    /// As in [`Context`].
+    pub(super) exception: u8,
+}
+
+impl Around {
+    pub(super) const fn plain(transport: Transport) -> Self {
+        Self { transport, outer: 0, inner_frame: false, exception: 0 }
+    }
+}
+
+/// The type of the TApplicationException that says why a frame was not taken; 0 if there is none of its own.
+pub(super) fn exception_of(error: &DecodeError) -> u8 {
+    match error.reason {
+        BAD_TYPE => application::INVALID_MESSAGE_TYPE,
+        WRONG_PROTOCOL | theader::UNKNOWN_PROTOCOL => application::INVALID_PROTOCOL,
+        theader::UNKNOWN_TRANSFORM => application::INVALID_TRANSFORM,
+        _ => 0,
+    }
+}
+
 /// Writes the context of a request into `out`.
-pub(super) fn put_context(
-    transport: Transport,
-    message: &Message<'_>,
-    outer: u32,
-    inner_frame: bool,
-    out: &mut Vec<u8>,
-) {
+pub(super) fn put_context(around: &Around, message: &Message<'_>, out: &mut Vec<u8>) {
+    let &Around { transport, outer, inner_frame, exception } = around;
     out.clear();
     let transport = match transport {
         Transport::Framed => 0,
@@ -45,7 +71,7 @@ pub(super) fn put_context(
         Form::Old => 1,
         Form::Compact => 2,
     };
-    out.extend_from_slice(&[transport, form, if inner_frame { INNER_FRAME } else { 0 }]);
+    out.extend_from_slice(&[transport, form, if inner_frame { INNER_FRAME } else { 0 }, exception]);
     out.extend_from_slice(&message.sequence.to_be_bytes());
     out.extend_from_slice(&outer.to_be_bytes());
     // A reply to a multiplexed call names the method alone.
@@ -55,7 +81,7 @@ pub(super) fn put_context(
 impl<'a> Context<'a> {
     fn read(bytes: &'a [u8]) -> Option<Self> {
         let (fixed, name) = bytes.split_at_checked(FIXED)?;
-        let [transport, form, flags, s3, s2, s1, s0, o3, o2, o1, o0] = *fixed else { return None };
+        let [transport, form, flags, exception, s3, s2, s1, s0, o3, o2, o1, o0] = *fixed else { return None };
         Some(Self {
             transport: match transport {
                 0 => Transport::Framed,
@@ -69,6 +95,7 @@ impl<'a> Context<'a> {
                 _ => Form::Compact,
             },
             inner_frame: flags & INNER_FRAME != 0,
+            exception,
             sequence: u32::from_be_bytes([s3, s2, s1, s0]),
             outer: u32::from_be_bytes([o3, o2, o1, o0]),
             name,
@@ -125,7 +152,10 @@ pub(super) fn error(request: &Ticket, failure: &Failure<'_>, out: &mut Vec<u8>) 
 fn message(context: &Context<'_>, failure: &Failure<'_>, out: &mut Vec<u8>) {
     let length = |text: &[u8]| u32::try_from(text.len()).unwrap_or(0).to_be_bytes();
     let text = failure.message.as_bytes();
-    let exception = exception_type(failure.kind);
+    let exception = match context.exception {
+        told @ 1.. if failure.kind == FailureKind::Malformed => told,
+        _ => exception_type(failure.kind),
+    };
     match context.form {
         Form::Strict | Form::Old => {
             if context.form == Form::Strict {

@@ -1,10 +1,12 @@
 use meltemi::{
-    Codec, Decoded, Failure, FailureKind, FrameKind, Limits, Mutation, NothingInFlight, Options, Ordering, Outcome,
-    Peer, Probe,
+    Codec, DecodeErrorKind, Decoded, EncodeError, Failure, FailureKind, FrameKind, Limits, Mutation, NothingInFlight,
+    Options, Ordering, Outcome, Peer, Probe, Rejected, Ticket,
     testing::{decode_in_pieces, split_invariant},
 };
 
 use super::{ENTRY, Thrift};
+
+mod refused;
 
 macro_rules! capture {
     ($name:literal) => {
@@ -27,7 +29,7 @@ fn codec(options: &[(&str, &str)]) -> Thrift {
 /// What the client and what the server sent.
 type Capture = (&'static [u8], &'static [u8]);
 
-fn captures() -> [(&'static str, Capture); 8] {
+fn captures() -> [(&'static str, Capture); 11] {
     [
         ("framed-binary", capture!("framed-binary")),
         ("framed-binary-multiplexed", capture!("framed-binary-multiplexed")),
@@ -35,6 +37,9 @@ fn captures() -> [(&'static str, Capture); 8] {
         ("framed-compact", capture!("framed-compact")),
         ("header-binary-zlib", capture!("header-binary-zlib")),
         ("header-compact", capture!("header-compact")),
+        ("ttheader-binary", capture!("ttheader-binary")),
+        ("ttheader-binary-bare", capture!("ttheader-binary-bare")),
+        ("ttheader-compact", capture!("ttheader-compact")),
         ("unframed-binary", capture!("unframed-binary")),
         ("unframed-compact", capture!("unframed-compact")),
     ]
@@ -98,7 +103,8 @@ fn calls_and_replies_of_the_captures_are_classified() {
         let kinds: Vec<_> = calls.iter().map(|call| (call.0, call.2.as_str())).collect();
         assert!(kinds.contains(&(FrameKind::Request, "hello")), "{name}: {kinds:?}");
         assert!(kinds.contains(&(FrameKind::OneWay, "fire")), "{name}: {kinds:?}");
-        let service = if name.ends_with("multiplexed") { "Demo" } else { "" };
+        let named = name.ends_with("multiplexed") || name.starts_with("ttheader");
+        let service = if named { "Demo" } else { "" };
         assert!(calls.iter().all(|call| call.1 == service), "{name}: {calls:?}");
         let replies = frames(&codec, Peer::Server, server);
         let outcomes: Vec<_> = replies.iter().map(|reply| (reply.2.as_str(), reply.0)).collect();
@@ -141,16 +147,19 @@ fn a_mutation_changes_the_headers_alone() {
     for frame in [first(capture!("header-binary-zlib").0), first(capture!("header-compact").0), ttheader()] {
         let codec = codec(&[]);
         let mut out = Vec::new();
-        codec.connect(Peer::Client, &Limits::default()).rewrite(&frame, &mutation, Some(9), &mut out).unwrap();
+        codec.connect(Peer::Client, &Limits::default()).rewrite(&frame, &mutation, None, &mut out).unwrap();
         let (before, after) = (frames(&codec, Peer::Client, &frame), frames(&codec, Peer::Client, &out));
         assert_eq!((before[0].0, &before[0].1, &before[0].2), (after[0].0, &after[0].1, &after[0].2));
         let mut expected: Vec<_> = before[0].3.iter().filter(|(name, _)| name != "batchId").cloned().collect();
         expected.iter_mut().filter(|(name, _)| name == "env").for_each(|(_, value)| *value = "blue".to_owned());
         expected.push(("user".to_owned(), "u1".to_owned()));
         assert_eq!(after[0].3, expected);
-        assert_eq!(out[8..12], [0, 0, 0, 9], "sequence number");
+        assert_eq!(out[8..12], frame[8..12], "sequence number");
         let tail = message_of(&frame);
         assert!(out.ends_with(tail) && tail.len() > 10, "the message is copied");
+        let limits = Limits { max_frame: out.len() - 1, ..Limits::default() };
+        let refused = codec.connect(Peer::Client, &limits).rewrite(&frame, &mutation, None, &mut Vec::new());
+        assert!(matches!(refused, Err(EncodeError::TooLarge(_))));
     }
 }
 
@@ -174,14 +183,80 @@ fn another_sequence_number_and_back_is_the_same_frame() {
             let codec = codec(&[]);
             let mut connection = codec.connect(Peer::Client, &Limits::default());
             let (mut there, mut back) = (Vec::new(), Vec::new());
+            if name == "header-binary-zlib" && stream == client {
+                let refused = connection.rewrite(&frame, &Mutation::new(), Some(0xfeed_beef), &mut there);
+                assert!(matches!(refused, Err(EncodeError::Unsupported(_))), "its message is compressed");
+                connection.rewrite(&frame, &Mutation::new(), Some(0), &mut there).unwrap();
+                assert_eq!(there, frame, "the number that it has");
+                continue;
+            }
             connection.rewrite(&frame, &Mutation::new(), Some(0xfeed_beef), &mut there).unwrap();
             let decoded = connection.decode(&there, &NothingInFlight).unwrap();
             let Decoded::Frame(found) = decoded else { panic!("{name}: {decoded:?}") };
             assert_eq!((found.id, found.bytes.len()), (0xfeed_beef, there.len()), "{name}");
-            connection.rewrite(&there, &Mutation::new(), Some(0), &mut back).unwrap();
+            let mut again = codec.connect(Peer::Client, &Limits::default());
+            let Ok(Decoded::Frame(before)) = again.decode(&frame, &NothingInFlight) else { panic!("{name}") };
+            connection.rewrite(&there, &Mutation::new(), Some(before.id), &mut back).unwrap();
             assert_eq!(back, frame, "{name}");
         }
     }
+}
+
+#[test]
+fn headers_of_cloudwego_are_metadata_and_change() {
+    let expected = [
+        ("from-service", "peer.client"),
+        ("to-service", "peer.demo"),
+        ("to-method", "hello"),
+        ("rpc-timeout", "3000"),
+        ("isn", "Demo"),
+        ("env", "gray"),
+        ("RPC_PERSIST_user", "u1"),
+    ];
+    let mut mutation = Mutation::new();
+    mutation.set(b"env", b"blue");
+    mutation.set(b"to-service", b"other");
+    mutation.remove(b"isn");
+    for (client, server) in
+        [capture!("ttheader-binary"), capture!("ttheader-binary-bare"), capture!("ttheader-compact")]
+    {
+        let frame = first(client);
+        let mut seen = frames(&codec(&[]), Peer::Client, &frame).remove(0).3;
+        assert_eq!(seen, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let mut out = Vec::new();
+        codec(&[]).connect(Peer::Client, &Limits::default()).rewrite(&frame, &mutation, None, &mut out).unwrap();
+        seen.retain(|(name, _)| name != "isn");
+        for (name, value) in &mut seen {
+            match name.as_str() {
+                "env" => *value = "blue".to_owned(),
+                "to-service" => *value = "other".to_owned(),
+                _ => {}
+            }
+        }
+        assert_eq!(frames(&codec(&[]), Peer::Client, &out).remove(0).3, seen);
+        assert!(out.ends_with(message_of(&frame)));
+        assert!(out.windows(6).any(|window| window == b"secret"), "the token is kept");
+        let reply = frames(&codec(&[]), Peer::Server, server).remove(0).3;
+        assert!(reply.contains(&("served-by".to_owned(), "p1".to_owned())), "{reply:?}");
+        assert!(reply.contains(&("msg-type".to_owned(), "2".to_owned())), "{reply:?}");
+    }
+}
+
+#[test]
+fn calls_and_replies_share_an_id_where_their_two_numbers_differ() {
+    let (client, server) = capture!("header-numbers");
+    let ids = |peer, mut stream: &[u8]| {
+        let codec = codec(&[]);
+        let mut connection = codec.connect(peer, &Limits::default());
+        let mut ids = Vec::new();
+        while let Ok(Decoded::Frame(frame)) = connection.decode(stream, &NothingInFlight) {
+            ids.push(frame.id);
+            stream = &stream[frame.bytes.len()..];
+        }
+        ids
+    };
+    assert_eq!(ids(Peer::Client, client), [7, 3, 0]);
+    assert_eq!(ids(Peer::Server, server), [7, 3, 0], "as the THeader server of Apache Thrift answers");
 }
 
 #[test]
@@ -194,8 +269,12 @@ fn headers_that_no_mutation_touches_are_copied_as_they_are() {
     frame[3] += 4;
     let mut out = Vec::new();
     let mut connection = codec(&[]).connect(Peer::Client, &Limits::default());
-    connection.rewrite(&frame, &Mutation::new(), Some(42), &mut out).unwrap();
+    connection.rewrite(&frame, &Mutation::new(), None, &mut out).unwrap();
     assert_eq!(out, frame);
+    out.clear();
+    connection.rewrite(&frame, &Mutation::new(), Some(3), &mut out).unwrap();
+    let Ok(Decoded::Frame(again)) = connection.decode(&out, &NothingInFlight) else { panic!("no frame") };
+    assert_eq!((again.id, &out[8..12], out.len()), (3, &[0, 0, 0, 3][..], frame.len()), "both numbers");
 }
 
 #[test]
@@ -232,38 +311,10 @@ fn ordering_follows_the_transport() {
         let mut connection = codec(&[]).connect(Peer::Client, &Limits::default());
         assert_eq!(connection.ordering(), None);
         connection.decode(client, &NothingInFlight).unwrap();
-        let expected = if name.starts_with("header") { Ordering::Multiplexed } else { Ordering::Ordered };
+        let expected = if name.contains("header") { Ordering::Multiplexed } else { Ordering::Ordered };
         assert_eq!(connection.ordering(), Some(expected), "{name}");
         connection.reset();
         assert_eq!(connection.ordering(), None);
-    }
-}
-
-#[test]
-fn a_frame_above_the_limit_is_rejected_with_its_extent() {
-    for (name, (client, _)) in captures() {
-        let codec = codec(&[]);
-        let frame = &decode_in_pieces(&codec, Peer::Client, &Limits::default(), client, &[]).bytes[1];
-        let limits = Limits { max_frame: frame.len() - 1, ..Limits::default() };
-        let mut connection = codec.connect(Peer::Client, &limits);
-        let mut there = 1;
-        let decoded = loop {
-            match connection.decode(&frame[..there], &NothingInFlight) {
-                Ok(Decoded::Incomplete { needed }) => there += needed,
-                Ok(Decoded::Rejected(rejected)) => break Ok((rejected.length, rejected.ticket())),
-                Ok(Decoded::Frame(_)) => panic!("{name}: taken"),
-                Err(error) => break Err(error),
-            }
-        };
-        // The end of an unframed message is not known before it was walked.
-        let Ok((length, ticket)) = decoded else {
-            assert!(name.starts_with("unframed"), "{name}");
-            continue;
-        };
-        assert_eq!(length, frame.len() as u64, "{name}");
-        assert!(there < frame.len(), "{name}: decided on its head, not the whole of it");
-        let failure = Failure { kind: FailureKind::TooLarge, message: "too large" };
-        connection.error_reply(&ticket, &failure, &mut Vec::new()).unwrap();
     }
 }
 
@@ -284,8 +335,8 @@ fn a_string_beyond_the_limit_is_the_same_error_in_any_pieces() {
     message.resize(64, b'x');
     let limits = Limits { max_frame: 64, ..Limits::default() };
     let whole = decode_in_pieces(&codec(&[]), Peer::Client, &limits, &message, &[]);
-    assert!(whole.error.as_ref().unwrap().contains("too large"));
-    assert_eq!(whole.error, decode_in_pieces(&codec(&[]), Peer::Client, &limits, &message, &[1]).error);
+    assert!(whole.frames[0].contains("too large"));
+    assert_eq!(whole.frames, decode_in_pieces(&codec(&[]), Peer::Client, &limits, &message, &[1]).frames);
 }
 
 #[test]
@@ -294,7 +345,7 @@ fn nesting_is_limited() {
     let mut message = b"\x80\x01\0\x01\0\0\0\x01f\0\0\0\0".to_vec();
     message.extend_from_slice(&[12, 0, 1].repeat(100));
     let transcript = decode_in_pieces(&codec(&[]), Peer::Client, &Limits::default(), &message, &[]);
-    assert!(transcript.error.unwrap().contains("nested too deep"));
+    assert!(transcript.frames[0].contains("nested too deep"));
 }
 
 #[test]
@@ -306,7 +357,7 @@ fn a_fixed_transport_refuses_the_others() {
     assert_eq!(codec(&[("transport", "framed")]).probe(header), Probe::NoMatch);
     assert_eq!(codec(&[]).probe(header), Probe::Match);
     let compact = codec(&[("protocol", "compact")]);
-    assert!(split_invariant(&compact, Peer::Client, framed).error.unwrap().contains("protocol"));
+    assert!(split_invariant(&compact, Peer::Client, framed).frames[0].contains("protocol"));
     assert!((ENTRY.build)(&Options([("transport".to_owned(), "udp".to_owned())].into())).is_err());
 }
 

@@ -7,7 +7,7 @@ use meltemi::wire::put_varint;
 use meltemi::{DecodeError, EncodeError, Limits, Marks, Mutation, wire::Reader};
 
 use super::{
-    infos::{Changed, Entry, Key, close, close_frame},
+    infos::{Changed, Entry, Key, close},
     message::Protocol,
 };
 
@@ -32,9 +32,30 @@ pub(super) struct Head {
     pub(super) message: usize,
 }
 
+/// A protocol that is neither binary nor compact.
+pub(super) const UNKNOWN_PROTOCOL: &str = "protocol of a header frame";
+/// A transform that is not zlib.
+pub(super) const UNKNOWN_TRANSFORM: &str = "transform of a header frame";
+
 impl Head {
-    /// Reads the head of a whole frame.
+    /// Reads the head of a whole frame, its headers within the limits.
     pub(super) fn read(frame: &[u8], limits: &Limits) -> Result<Self, DecodeError> {
+        let head = Self::open(frame)?;
+        let infos = frame.get(..head.message).unwrap_or_default();
+        let (mut count, mut bytes) = (0usize, 0usize);
+        let whole = each(infos, head.sections, &mut |entry| {
+            count = count.saturating_add(1);
+            bytes = bytes.saturating_add(entry.size());
+        });
+        if count > limits.max_headers || bytes > limits.max_header_bytes {
+            return Err(DecodeError::too_large("headers of a THeader", head.sections));
+        }
+        whole.ok_or(DecodeError::malformed("headers of a THeader", head.sections))?;
+        Ok(head)
+    }
+
+    /// Reads the head up to its headers. They must be there, but the message need not.
+    pub(super) fn open(frame: &[u8]) -> Result<Self, DecodeError> {
         let short = |offset| DecodeError::malformed("THeader is cut off", offset);
         let mut reader = Reader::at(frame, 8);
         let sequence = reader.u32().map_err(|_| short(8))?;
@@ -46,27 +67,17 @@ impl Head {
         let protocol = match number()? {
             0 => Protocol::Binary,
             2 => Protocol::Compact,
-            _ => return Err(DecodeError::unsupported("protocol of a THeader", INFOS)),
+            _ => return Err(DecodeError::unsupported(UNKNOWN_PROTOCOL, INFOS)),
         };
         let transforms = number()?;
         let mut zlib = false;
         for _ in 0..transforms {
             match number()? {
                 ZLIB if !zlib => zlib = true,
-                _ => return Err(DecodeError::unsupported("transform of a THeader", INFOS)),
+                _ => return Err(DecodeError::unsupported(UNKNOWN_TRANSFORM, INFOS)),
             }
         }
-        let head = Self { sequence, protocol, zlib, sections: reader.position(), message };
-        let (mut count, mut bytes) = (0usize, 0usize);
-        let whole = each(infos, head.sections, &mut |entry| {
-            count = count.saturating_add(1);
-            bytes = bytes.saturating_add(entry.size());
-        });
-        if count > limits.max_headers || bytes > limits.max_header_bytes {
-            return Err(DecodeError::too_large("headers of a THeader", head.sections));
-        }
-        whole.ok_or(DecodeError::malformed("headers of a THeader", head.sections))?;
-        Ok(head)
+        Ok(Self { sequence, protocol, zlib, sections: reader.position(), message })
     }
 
     /// What [`walk`] needs.
@@ -116,7 +127,7 @@ pub(super) fn walk<'b>(frame: &'b [u8], marks: &Marks, visit: &mut dyn FnMut(&'b
     });
 }
 
-/// Writes a whole frame with its headers changed.
+/// Writes the frame up to its message with its headers changed.
 pub(super) fn rewrite(frame: &[u8], head: &Head, mutation: &Mutation, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let malformed = EncodeError::Malformed("THeader");
     let changed = Changed::new(mutation);
@@ -141,9 +152,7 @@ pub(super) fn rewrite(frame: &[u8], head: &Head, mutation: &Mutation, out: &mut 
     if rest.iter().any(|byte| *byte != 0) {
         out.extend_from_slice(rest);
     }
-    close(out, start.saturating_add(INFOS), start.saturating_add(WORDS))?;
-    out.extend_from_slice(frame.get(head.message..).ok_or(malformed)?);
-    close_frame(out, start)
+    close(out, start.saturating_add(INFOS), start.saturating_add(WORDS))
 }
 
 fn section<'a>(id: u64, entries: impl Iterator<Item = (&'a [u8], &'a [u8])>, out: &mut Vec<u8>) {

@@ -5,7 +5,11 @@
 
 use meltemi::{DecodeError, EncodeError, Limits, Marks, Mutation, wire::Reader};
 
-use super::infos::{Changed, Entry, Key, close, close_frame};
+use super::{
+    infos::{Changed, Entry, Key, close},
+    message::Protocol,
+    theader::{UNKNOWN_PROTOCOL, UNKNOWN_TRANSFORM},
+};
 
 const INFOS: usize = 14;
 const WORDS: usize = 12;
@@ -52,6 +56,7 @@ const IDL_SERVICE: &[u8] = b"isn";
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head<'a> {
     pub(super) sequence: u32,
+    pub(super) protocol: Protocol,
     pub(super) service: &'a [u8],
     /// Where the sections of headers start.
     pub(super) sections: usize,
@@ -60,8 +65,27 @@ pub(super) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// Reads the head of a whole frame.
+    /// Reads the head of a whole frame, its headers within the limits.
     pub(super) fn read(frame: &'a [u8], limits: &Limits) -> Result<Self, DecodeError> {
+        let mut head = Self::open(frame)?;
+        let infos = frame.get(..head.message).unwrap_or_default();
+        let (mut count, mut bytes) = (0usize, 0usize);
+        let whole = each(infos, head.sections, &mut |entry| {
+            count = count.saturating_add(1);
+            bytes = bytes.saturating_add(entry.size());
+            if entry.key == Key::Text(IDL_SERVICE) {
+                head.service = entry.value;
+            }
+        });
+        if count > limits.max_headers || bytes > limits.max_header_bytes {
+            return Err(DecodeError::too_large("headers of a TTHeader", head.sections));
+        }
+        whole.ok_or(DecodeError::malformed("headers of a TTHeader", head.sections))?;
+        Ok(head)
+    }
+
+    /// Reads the head up to its headers. They must be there, but the message need not.
+    pub(super) fn open(frame: &'a [u8]) -> Result<Self, DecodeError> {
         let short = |offset| DecodeError::malformed("TTHeader is cut off", offset);
         let mut reader = Reader::at(frame, 8);
         let sequence = reader.u32().map_err(|_| short(8))?;
@@ -74,32 +98,33 @@ impl<'a> Head<'a> {
             _ => return Err(short(INFOS)),
         };
         if transforms != 0 {
-            return Err(DecodeError::unsupported("transform of a TTHeader", INFOS));
+            return Err(DecodeError::unsupported(UNKNOWN_TRANSFORM, INFOS));
         }
-        // 0 binary, 2 compact; 3 and 4 are Kitex's own protobuf.
-        if !matches!(protocol, 0 | 2) {
-            return Err(DecodeError::unsupported("protocol of a TTHeader", INFOS));
-        }
-        let sections = reader.position();
-        let (mut service, mut count, mut bytes) = (&[][..], 0usize, 0usize);
-        let whole = each(infos, sections, &mut |entry| {
-            count = count.saturating_add(1);
-            bytes = bytes.saturating_add(entry.size());
-            if entry.key == Key::Text(IDL_SERVICE) {
-                service = entry.value;
-            }
-        });
-        if count > limits.max_headers || bytes > limits.max_header_bytes {
-            return Err(DecodeError::too_large("headers of a TTHeader", sections));
-        }
-        whole.ok_or(DecodeError::malformed("headers of a TTHeader", sections))?;
-        Ok(Self { sequence, service, sections, message })
+        // Numbers of Kitex (`header_codec.go`): 3 is a second compact, 4 protobuf, 0x10 and 0x11 structs without a
+        // message's head, in streams.
+        let protocol = match protocol {
+            0 => Protocol::Binary,
+            2 => Protocol::Compact,
+            _ => return Err(DecodeError::unsupported(UNKNOWN_PROTOCOL, INFOS)),
+        };
+        Ok(Self { sequence, protocol, service: b"", sections: reader.position(), message })
     }
 
     /// What [`walk`] needs.
     pub(super) fn marks(&self) -> Marks {
         let mark = |n: usize| u32::try_from(n).unwrap_or(0);
         [mark(self.sections), mark(self.message), 0, 0, 0, 0]
+    }
+}
+
+/// Where the message of a frame of `length` bytes starts, whose head ends `at`, and whether a frame length of its own
+/// stands before it.
+pub(super) fn message_at(frame: &[u8], at: usize, length: u64) -> (usize, bool) {
+    let message = at.saturating_add(4);
+    let inner = frame.get(at..message).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+    match inner {
+        Some(inner) if u64::from(inner).saturating_add(message as u64) == length => (message, true),
+        _ => (at, false),
     }
 }
 
@@ -153,7 +178,7 @@ pub(super) fn walk<'b>(frame: &'b [u8], marks: &Marks, visit: &mut dyn FnMut(&'b
     });
 }
 
-/// Writes a whole frame with its headers changed. New ones get text keys.
+/// Writes the frame up to its message with its headers changed. New ones get text keys.
 pub(super) fn rewrite(
     frame: &[u8],
     head: &Head<'_>,
@@ -182,9 +207,7 @@ pub(super) fn rewrite(
     section(INTEGER, kept.iter().filter(|(key, _)| matches!(key, Key::Integer(_))), out)?;
     section(TEXT, kept.iter().filter(|(key, _)| matches!(key, Key::Text(_))), out)?;
     copy_token(infos, head.sections, out);
-    close(out, start.saturating_add(INFOS), start.saturating_add(WORDS))?;
-    out.extend_from_slice(frame.get(head.message..).ok_or(malformed)?);
-    close_frame(out, start)
+    close(out, start.saturating_add(INFOS), start.saturating_add(WORDS))
 }
 
 fn section<'a>(
