@@ -1,5 +1,6 @@
 use meltemi_core::Metadata;
 use regex::bytes::{Regex, RegexBuilder};
+use smallvec::SmallVec;
 
 use super::config::{MatchConfig, Test};
 use crate::names;
@@ -51,8 +52,15 @@ impl Matcher {
     }
 
     pub(super) fn matches(&self, metadata: &Metadata<'_>) -> bool {
-        let value = value(metadata, &self.key).map(names::escape_value);
-        let holds = match (&self.test, value.as_deref()) {
+        let mut escaped: SmallVec<[u8; 256]> = SmallVec::new();
+        let value = value(metadata, &self.key).map(|value| {
+            if names::is_safe_value(value) {
+                return value;
+            }
+            escaped.extend(names::escaped_bytes(value));
+            escaped.as_slice()
+        });
+        let holds = match (&self.test, value) {
             (Compiled::Present(wanted), value) => value.is_some() == *wanted,
             // A value that is missing is not the one that is asked for.
             (_, None) => false,
