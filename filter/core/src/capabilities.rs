@@ -19,8 +19,13 @@ pub struct Capabilities {
     pub one_way: bool,
     /// Heartbeat frames exist; the engine answers them.
     pub heartbeat: bool,
-    /// Servers close a connection on which they read nothing for about three times this long. Connections kept open
-    /// towards such a server get a heartbeat this often, pooled ones are given up before.
+    /// Servers close a connection on which they read nothing for about three times this long.
+    ///
+    /// In request mode no heartbeat is sent to servers: pooled connections that nobody uses are given up by Envoy before
+    /// the server would (the control plane sets the cluster's idle timeout below this), and those in use are not idle. In
+    /// connection mode the client's own heartbeats reach the server; one of ours is sent when the server was sent nothing
+    /// for this long, as far as the host knows of the time: Envoy's ABI gives network filters no timer, so that the
+    /// module's relay only looks at the clock when bytes come, from either side, or their flow is held or let go.
     pub upstream_heartbeat: Option<Duration>,
     /// The server speaks first. Nothing can be sniffed, and no cluster can be picked by content.
     pub server_first: bool,

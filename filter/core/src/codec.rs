@@ -78,7 +78,7 @@ pub trait Connection: Send {
         Err(EncodeError::Unsupported("this protocol has no heartbeat"))
     }
 
-    /// Writes a heartbeat of our own.
+    /// Writes a heartbeat of our own to a server ([`Capabilities::upstream_heartbeat`]).
     fn heartbeat(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let _ = out;
         Err(EncodeError::Unsupported("this protocol has no heartbeat"))

@@ -1,4 +1,4 @@
-use meltemi_core::FailureKind;
+use meltemi_core::{FailureKind, Fault};
 
 /// What happened since the host asked last.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub struct InletStats {
     pub heartbeats: u64,
     /// Frames that could not be decoded.
     pub decode_errors: u64,
+    /// Of these: allowed by the protocol, but above the limits.
+    pub over_limit: u64,
+    /// Of these: allowed by the protocol, but not supported by the codec.
+    pub unsupported: u64,
     /// Bytes from the client.
     pub bytes_in: u64,
     /// Bytes to the client.
@@ -30,6 +34,15 @@ impl InletStats {
     /// Requests answered with an error of our own, by kind, in the order of [`FailureKind::ALL`].
     pub const fn errors(&self) -> &[u64; FailureKind::ALL.len()] {
         &self.errors
+    }
+
+    pub(crate) fn count_decode_error(&mut self, fault: Fault) {
+        self.decode_errors = self.decode_errors.saturating_add(1);
+        match fault {
+            Fault::Peer => {}
+            Fault::Limit => self.over_limit = self.over_limit.saturating_add(1),
+            Fault::Codec => self.unsupported = self.unsupported.saturating_add(1),
+        }
     }
 
     pub(crate) fn count_error(&mut self, kind: FailureKind) {

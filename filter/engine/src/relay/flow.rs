@@ -115,11 +115,11 @@ impl Flow {
                 let there = usize::try_from(rejected.length).unwrap_or(usize::MAX).min(data.len());
                 progress.reject(rejected.length, there);
                 self.finishing |= rejected.length == Rejected::NO_END;
-                self.stats.decode_errors = self.stats.decode_errors.saturating_add(1);
+                self.stats.count_decode_error(rejected.error.fault());
                 (rejected.ticket(), Verdict::Refuse(of_decode_error(rejected.error.kind)), there)
             }
-            Err(_) => {
-                self.stats.decode_errors = self.stats.decode_errors.saturating_add(1);
+            Err(error) => {
+                self.stats.count_decode_error(error.fault());
                 self.finishing = true;
                 return None;
             }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use core::time::Duration;
 
-use meltemi_core::{Codec, Connection, FailureKind, Limits, Ordering, Peer};
+use meltemi_core::{Codec, Connection, FailureKind, Fault, Limits, Ordering, Peer};
 
 pub use self::config::RelayConfig;
 use self::flow::Flow;
@@ -172,7 +172,7 @@ impl Relay {
         // Without room, whole requests may be left: only with room is what remains known to be no frame.
         if flow.client_ended && flow.has_room() && !flow.finishing && !flow.sending_ended {
             if !self.from_client.is_empty() {
-                flow.stats.decode_errors = flow.stats.decode_errors.saturating_add(1);
+                flow.stats.count_decode_error(Fault::Peer);
                 self.from_client.clear();
             }
             // Where nothing was sent, nobody is to be told.
