@@ -9,6 +9,7 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent / "scripts" / "testbed")]
 
+import controller as control  # noqa: E402
 import fetch  # noqa: E402
 import setup  # noqa: E402
 from bed import Bed  # noqa: E402
@@ -42,6 +43,18 @@ def space(bed, envoy, request):
     space = bed.space(name, envoy=envoy, module=DIST)
     yield space
     space.close()
+
+
+@pytest.fixture(scope="module")
+def controller(bed):
+    """Our real control plane on the bed's cluster, with its CRDs."""
+    reason = control.obstacle()
+    if reason:
+        pytest.skip(f"SKIPPED: {reason}")
+    bed.kube.apply(control.definitions())
+    controller = control.Controller(bed).start()
+    yield controller
+    controller.stop()
 
 
 @pytest.fixture

@@ -99,8 +99,9 @@ class Registry:
         self.save()
         return process
 
-    def forget(self, process: Process):
-        process.stop()
+    def forget(self, process: Process, how=signal.SIGTERM):
+        """Ends a process before the bed does."""
+        process.stop(how)
         if process in self.processes:
             self.processes.remove(process)
             self.save()

@@ -6,11 +6,19 @@ from thrift.transport.TTransport import TTransportException
 import shapes
 from calls import call, eventually, one
 from clients import client
-from harness import wait_until
+from harness import DIST, wait_until
 from objects import authorization, destination_rule, to, virtual_service
+from servers import Server
 
 PORT = 9091
 BOTH = {"v1: hello x", "v2: hello x"}
+
+
+def web_page(peer):
+    """Answers one HTTP request."""
+    while not peer.socket.recv(4096).endswith(b"\r\n\r\n"):
+        pass
+    peer.send(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
 
 
 def thrift(port=PORT, **more):
@@ -112,7 +120,8 @@ def test_http_named_port_shared_with_real_http(space, echo, applied):
     port = PORT + 1
     service = space.service("named", {"app": "echo"}, [{"name": "http-thrift", "port": port}])
     web = space.service("web", {"app": "web"}, [{"name": "http", "port": port}])
-    space.pod("web").start("web", "python3", "-m", "http.server", port, "--bind", "0.0.0.0")
+    with space.pod("web").inside():
+        Server(web_page, "0.0.0.0", port)
     for version in ("v1", "v2"):
         space.pods[version].thrift_server(port)
     me, context, listener = space.pods["client"], "SIDECAR_OUTBOUND", {"name": f"0.0.0.0_{port}"}
@@ -125,3 +134,20 @@ def test_http_named_port_shared_with_real_http(space, echo, applied):
         space.pods[name].has(f"meltemi.in.{service.host}")
     eventually(me, service.ip, port, BOTH, count=20)
     wait_until(lambda: "200" in me.run("curl", "-si", f"{web.ip}:{port}/").stdout.partition("\n")[0], "the real HTTP service")
+
+
+def test_permissive_takes_callers_from_outside_the_mesh(bed, envoy):
+    space = bed.space(f"permissive-{envoy.parents[2].name}".replace(".", "-"), mtls="PERMISSIVE", envoy=envoy, module=DIST)
+    try:
+        space.start({"client": {}, "plain": {"module": None}, "outside": {"sidecar": False}, "v1": {"labels": {"app": "echo"}}})
+        server = space.pods["v1"]
+        server.thrift_server(PORT)
+        service = space.service("echo", {"app": "echo"}, thrift())
+        space.apply(shapes.native_client(service, PORT), shapes.native_server(service, PORT, app="echo"),
+                    authorization("no-slow", "DENY", {"app": "echo"}, {"to": [{"operation": {"paths": ["/slow"]}}]}))
+        for name, address in (("client", service.ip), ("plain", service.ip), ("outside", server.ip)):
+            eventually(space.pods[name], address, PORT, {"6: RBAC: access denied"}, method="slow", argument=1)
+            assert set(call(space.pods[name], address, PORT, count=5)) == {"v1: hello x"}
+        assert server.rejected() == {}
+    finally:
+        space.close()
