@@ -22,7 +22,7 @@ pub struct Capabilities {
     /// Servers close a connection on which they read nothing for about three times this long.
     ///
     /// In request mode no heartbeat is sent to servers: pooled connections that nobody uses are given up by Envoy before
-    /// the server would (the control plane sets the cluster's idle timeout below this), and those in use are not idle. In
+    /// the server would (the control plane sets the cluster's idle timeout to twice this), and those in use are not idle. In
     /// connection mode the client's own heartbeats reach the server; one of ours is sent when the server was sent nothing
     /// for this long, as far as the host knows of the time: Envoy's ABI gives network filters no timer, so that the
     /// module's relay only looks at the clock when bytes come, from either side, or their flow is held or let go.
