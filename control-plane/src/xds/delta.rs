@@ -42,6 +42,8 @@ struct Watched {
     force: BTreeSet<String>,
     /// Asked for, and not there: said once, so that the proxy need not wait.
     missing: BTreeSet<String>,
+    /// Asked for, and still without any answer.
+    owed: bool,
 }
 
 impl Session for Delta {
@@ -63,8 +65,12 @@ impl Session for Delta {
             return;
         };
         let first = !self.types.contains_key(&kind);
+        if self.types.is_empty() && !request.initial_resource_versions.is_empty() {
+            self.view.reconnects();
+        }
         let watched = self.types.entry(kind).or_default();
         if first {
+            watched.owed = true;
             // What it has from an earlier connection need not be sent again.
             watched.has.extend(request.initial_resource_versions);
             watched.wildcard = kind.is_wildcard() && request.resource_names_subscribe.is_empty();
@@ -102,7 +108,7 @@ impl Session for Delta {
                 self.proxy.acked(kind);
             }
         }
-        self.send(kind, first, out);
+        self.send(kind, out);
         self.proceed(out);
     }
 
@@ -132,7 +138,7 @@ impl Watched {
 impl Delta {
     fn send_all(&mut self, kinds: [TypeUrl; 3], out: &mut Vec<DeltaDiscoveryResponse>) {
         for kind in kinds {
-            self.send(kind, false, out);
+            self.send(kind, out);
         }
     }
 
@@ -142,8 +148,12 @@ impl Delta {
         if self.view.is_held() && self.has_referred() {
             self.release(out);
         }
-        let taken = REFERRING.iter().all(|kind| self.types.get(kind).is_none_or(Watched::is_taken));
-        if !self.view.is_held() && taken && self.view.settle() {
+        let referring = || REFERRING.iter().filter_map(|kind| self.types.get(kind));
+        // A proxy that comes back has routes that it did not ask for yet.
+        let asked = !self.view.keeps_unknown(TypeUrl::Cluster) || referring().next().is_some();
+        let answered = asked && referring().all(|watched| watched.pending.is_empty() && !watched.owed);
+        let taken = referring().all(Watched::is_taken);
+        if !self.view.is_held() && answered && self.view.settle(taken) {
             self.send_all(REFERRED, out);
         }
     }
@@ -157,15 +167,18 @@ impl Delta {
     fn has_referred(&self) -> bool {
         let answered =
             REFERRED.iter().all(|kind| self.types.get(kind).is_none_or(|watched| watched.pending.is_empty()));
-        let follows = self.types.get(&TypeUrl::Cluster).is_some_and(|watched| watched.refused.is_empty());
+        let clusters = self.types.get(&TypeUrl::Cluster);
+        let known = clusters.is_some() || !self.view.keeps_unknown(TypeUrl::Cluster);
+        let follows = clusters.is_some_and(|watched| watched.refused.is_empty());
         let endpoints = self.types.get(&TypeUrl::Endpoints);
         let asked = |name: &str| endpoints.is_some_and(|watched| watched.has.contains_key(name));
-        answered && (!follows || self.view.all(TypeUrl::Endpoints).into_keys().all(asked))
+        answered && known && (!follows || (self.view.endpoints().into_iter().all(asked) && !self.view.has_new_names()))
     }
 
-    /// Sends what changed of a type; `answer`: even if that is nothing.
-    fn send(&mut self, kind: TypeUrl, answer: bool, out: &mut Vec<DeltaDiscoveryResponse>) {
-        let Some(watched) = self.types.get_mut(&kind) else { return };
+    /// Sends what changed of a type; the first time even if that is nothing.
+    fn send(&mut self, kind: TypeUrl, out: &mut Vec<DeltaDiscoveryResponse>) {
+        let Some(watched) = self.types.get_mut(&kind).filter(|_| !self.view.withholds(kind)) else { return };
+        let keeps = self.view.keeps_unknown(kind);
         let wanted: BTreeMap<&str, &Arc<Resource>> = if watched.wildcard {
             self.view.all(kind)
         } else {
@@ -180,15 +193,17 @@ impl Delta {
             })
             .collect();
         let mut removed: Vec<String> =
-            watched.has.keys().filter(|name| !wanted.contains_key(name.as_str())).cloned().collect();
+            watched.has.keys().filter(|name| !keeps && !wanted.contains_key(name.as_str())).cloned().collect();
         for name in &watched.names {
-            if !wanted.contains_key(name.as_str()) && watched.missing.insert(name.clone()) && !removed.contains(name) {
+            let missing = !wanted.contains_key(name.as_str()) && !(keeps && watched.has.contains_key(name));
+            if missing && watched.missing.insert(name.clone()) && !removed.contains(name) {
                 removed.push(name.clone());
             }
         }
-        if changed.is_empty() && removed.is_empty() && !answer {
+        if changed.is_empty() && removed.is_empty() && !core::mem::take(&mut watched.owed) {
             return;
         }
+        watched.owed = false;
         self.nonce = self.nonce.saturating_add(1);
         let version = version_of_all(wanted.values().copied());
         let names: Vec<String> = changed.iter().map(|resource| resource.name.clone()).collect();

@@ -136,7 +136,7 @@ async fn drive<S: Session>(
     let mut session = S::new(world.borrow_and_update().snapshot.clone(), proxy);
     let mut out = Vec::new();
     session.on_request(first, &mut out);
-    let mut latest = Instant::now();
+    let mut latest = Instant::now() + PATIENCE;
     loop {
         for response in out.drain(..) {
             if sender.send(Ok(response)).await.is_err() {
@@ -157,10 +157,16 @@ async fn drive<S: Session>(
                     return Err(Status::unavailable("the control plane goes down"));
                 }
                 let snapshot = world.borrow_and_update().snapshot.clone();
+                // Changes that come one behind the other do not put off the first for ever.
+                if !session.holds() {
+                    latest = Instant::now() + PATIENCE;
+                }
                 session.on_snapshot(snapshot, &mut out);
+            }
+            () = sleep_until(latest), if session.holds() => {
+                session.on_patience_lost(&mut out);
                 latest = Instant::now() + PATIENCE;
             }
-            () = sleep_until(latest), if session.holds() => session.on_patience_lost(&mut out),
         }
     }
 }

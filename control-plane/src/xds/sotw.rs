@@ -25,6 +25,8 @@ pub(super) struct Sotw {
     proxy: Connected,
     types: BTreeMap<TypeUrl, Watched>,
     nonce: u64,
+    /// Clusters wait until the proxy has said which it has: it names them when it asks for their endpoints.
+    waits: bool,
 }
 
 /// What the proxy wants of a type, and what it has.
@@ -51,7 +53,7 @@ impl Session for Sotw {
     }
 
     fn new(snapshot: Arc<Snapshot>, proxy: Connected) -> Self {
-        Self { view: View::new(snapshot), proxy, types: BTreeMap::new(), nonce: 0 }
+        Self { view: View::new(snapshot), proxy, types: BTreeMap::new(), nonce: 0, waits: false }
     }
 
     fn on_request(&mut self, request: DiscoveryRequest, out: &mut Vec<DiscoveryResponse>) {
@@ -60,6 +62,15 @@ impl Session for Sotw {
             return;
         };
         let first = !self.types.contains_key(&kind);
+        if self.types.is_empty() && !request.version_info.is_empty() && request.response_nonce.is_empty() {
+            self.view.reconnects();
+            let now = version_of_all(self.view.all(TypeUrl::Cluster).into_values());
+            self.waits = kind != TypeUrl::Cluster || request.version_info != now;
+        }
+        if kind == TypeUrl::Endpoints && core::mem::take(&mut self.waits) {
+            self.view.keep_clusters(&request.resource_names);
+            self.send(TypeUrl::Cluster, out);
+        }
         let watched = self.types.entry(kind).or_default();
         let reconnects = request.response_nonce.is_empty();
         if !first && !reconnects && request.response_nonce != watched.nonce {
@@ -103,7 +114,11 @@ impl Session for Sotw {
     }
 
     fn on_patience_lost(&mut self, out: &mut Vec<DiscoveryResponse>) {
-        self.release(out);
+        if core::mem::take(&mut self.waits) {
+            self.send(TypeUrl::Cluster, out);
+        } else {
+            self.release(out);
+        }
         self.proceed(out);
     }
 }
@@ -121,8 +136,13 @@ impl Sotw {
         if self.view.is_held() && self.has_referred() {
             self.release(out);
         }
-        let taken = REFERRING.iter().all(|kind| self.answer(*kind).is_none_or(|answer| answer == Answer::Taken));
-        if !self.view.is_held() && taken && self.view.settle() {
+        let referring = || REFERRING.iter().filter_map(|kind| self.types.get(kind));
+        // A proxy that comes back has routes that it did not ask for yet.
+        let asked = !self.view.keeps_unknown(TypeUrl::Cluster) || referring().next().is_some();
+        let answers = || REFERRING.iter().filter_map(|kind| self.answer(*kind));
+        let answered = asked && answers().all(|answer| answer != Answer::Pending) && referring().all(|w| !w.force);
+        let taken = answers().all(|answer| answer == Answer::Taken);
+        if !self.view.is_held() && answered && self.view.settle(taken) {
             self.send_all(REFERRED, out);
         }
     }
@@ -135,10 +155,12 @@ impl Sotw {
     /// Whether the proxy has all that routes may name. A refusal is an end as well: the rest is to be had all the same.
     fn has_referred(&self) -> bool {
         let answered = REFERRED.iter().all(|kind| self.answer(*kind) != Some(Answer::Pending));
-        let follows = self.answer(TypeUrl::Cluster) == Some(Answer::Taken);
+        let clusters = self.answer(TypeUrl::Cluster);
+        let known = clusters.is_some() || !self.view.keeps_unknown(TypeUrl::Cluster);
+        let follows = clusters == Some(Answer::Taken);
         let endpoints = self.types.get(&TypeUrl::Endpoints);
         let asked = |name: &str| endpoints.is_some_and(|watched| watched.sent.contains_key(name));
-        answered && (!follows || self.view.all(TypeUrl::Endpoints).into_keys().all(asked))
+        answered && known && (!follows || (self.view.endpoints().into_iter().all(asked) && !self.view.has_new_names()))
     }
 
     fn answer(&self, kind: TypeUrl) -> Option<Answer> {
@@ -147,23 +169,27 @@ impl Sotw {
 
     /// Sends a type, if it changed.
     fn send(&mut self, kind: TypeUrl, out: &mut Vec<DiscoveryResponse>) {
-        let Some(watched) = self.types.get_mut(&kind) else { return };
+        let waits = self.view.withholds(kind) || (self.waits && kind == TypeUrl::Cluster);
+        let Some(watched) = self.types.get_mut(&kind).filter(|_| !waits) else { return };
         let resources: Vec<Arc<Resource>> = if watched.wildcard {
             self.view.all(kind).into_values().cloned().collect()
         } else {
             watched.names.iter().filter_map(|name| self.view.get(kind, name)).cloned().collect()
         };
         let version = version_of_all(resources.iter());
-        if version == watched.version && !core::mem::take(&mut watched.force) {
+        let sent: BTreeMap<String, String> = resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect();
+        let news = sent.iter().any(|(name, version)| watched.sent.get(name) != Some(version));
+        if !core::mem::take(&mut watched.force) && (version == watched.version || !(news || watched.wildcard)) {
+            // Of types that are named one by one nothing is taken away: names that are gone are gone already.
+            (watched.version, watched.sent) = (version, sent);
             return;
         }
-        watched.force = false;
         // An answer with nothing in it says nothing, except to who wants all.
-        if resources.is_empty() && !watched.wildcard && watched.sent.is_empty() {
+        if resources.is_empty() && !watched.wildcard {
+            (watched.version, watched.sent) = (version, sent);
             return;
         }
         self.nonce = self.nonce.saturating_add(1);
-        let sent: BTreeMap<String, String> = resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect();
         let replaced = sent.iter().any(|(name, version)| watched.sent.get(name).is_some_and(|old| old != version));
         (watched.nonce, watched.version, watched.sent) = (self.nonce.to_string(), version.clone(), sent);
         watched.answer = Answer::Pending;

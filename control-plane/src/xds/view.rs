@@ -1,13 +1,36 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use envoy_types::pb::{
+    envoy::config::{
+        cluster::v3::{
+            Cluster,
+            cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig},
+        },
+        core::v3::{AggregatedConfigSource, ApiVersion, ConfigSource, config_source::ConfigSourceSpecifier},
+    },
+    google::protobuf::Duration,
+};
 
 use crate::snapshot::{Resource, Snapshot, TypeUrl};
 
 /// The world as one proxy is shown it: the newest snapshot, and what it lost but the proxy's routes may still name.
 pub(super) struct View {
     snapshot: Arc<Snapshot>,
-    lingering: BTreeMap<TypeUrl, BTreeMap<String, Arc<Resource>>>,
     /// What refers to others is not sent before the proxy has those.
     held: bool,
+    /// What refers to others comes from here as long as it is held; nothing is sent of it if there is none.
+    shown: Option<Arc<Snapshot>>,
+    /// All that refers to others was taken when this was the newest: the proxy's routes may name what is in it.
+    taken: Arc<Snapshot>,
+    /// What was lost since, until the proxy has answered.
+    lost: BTreeMap<TypeUrl, BTreeMap<String, Arc<Resource>>>,
+    /// The proxy has more than we know of: from an earlier connection, perhaps to a control plane before this one.
+    unknown: bool,
+    /// Clusters among that, where all clusters must be sent for one to stay.
+    ghosts: BTreeMap<String, Arc<Resource>>,
 }
 
 /// Types whose resources others refer to: given first, taken away last.
@@ -28,19 +51,36 @@ pub(super) enum Answer {
 }
 
 impl View {
-    pub(super) const fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self { snapshot, lingering: BTreeMap::new(), held: false }
+    pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self {
+            snapshot,
+            held: false,
+            shown: None,
+            taken: Arc::default(),
+            lost: BTreeMap::new(),
+            unknown: false,
+            ghosts: BTreeMap::new(),
+        }
+    }
+
+    /// The proxy comes with what it was given before: that stays until it has taken what we have.
+    pub(super) fn reconnects(&mut self) {
+        (self.held, self.unknown) = (true, true);
     }
 
     /// Goes on to another snapshot; what it no longer has lingers, and what refers to others is held back.
     pub(super) fn advance(&mut self, snapshot: Arc<Snapshot>) {
         for kind in REFERRED {
-            let lost = self.snapshot.of(kind).filter(|old| snapshot.get(kind, &old.name).is_none());
-            let lingering = self.lingering.entry(kind).or_default();
-            lingering.extend(lost.map(|old| (old.name.clone(), old.clone())));
-            lingering.retain(|name, _| snapshot.get(kind, name).is_none());
+            let lost = self.lost.entry(kind).or_default();
+            let gone = self.snapshot.of(kind).filter(|old| snapshot.get(kind, &old.name).is_none());
+            lost.extend(gone.map(|old| (old.name.clone(), old.clone())));
+            lost.retain(|name, _| snapshot.get(kind, name).is_none());
         }
-        self.snapshot = snapshot;
+        self.ghosts.retain(|name, _| snapshot.get(TypeUrl::Cluster, name).is_none());
+        let before = core::mem::replace(&mut self.snapshot, snapshot);
+        if !self.held {
+            self.shown = Some(before);
+        }
         self.held = true;
     }
 
@@ -48,25 +88,105 @@ impl View {
         self.held
     }
 
-    pub(super) fn release(&mut self) {
-        self.held = false;
+    /// Nothing of this type is sent now.
+    pub(super) fn withholds(&self, kind: TypeUrl) -> bool {
+        self.held && self.shown.is_none() && REFERRING.contains(&kind)
     }
 
-    /// Forgets what lingers; `false` if nothing did.
-    pub(super) fn settle(&mut self) -> bool {
-        let any = self.lingering.values().any(|resources| !resources.is_empty());
-        self.lingering.clear();
-        any
+    /// What the proxy has and we do not know stays.
+    pub(super) fn keeps_unknown(&self, kind: TypeUrl) -> bool {
+        self.unknown && REFERRED.contains(&kind)
+    }
+
+    /// Clusters that the proxy has and we do not know stay, though all clusters must be sent for that: an update that
+    /// never becomes warm, as it gets no endpoints, leaves in use what is there.
+    pub(super) fn keep_clusters<'n>(&mut self, names: impl IntoIterator<Item = &'n String>) {
+        if !self.unknown {
+            return;
+        }
+        for name in names {
+            if self.snapshot.get(TypeUrl::Cluster, name).is_none() {
+                let ghost = Arc::new(Resource::new(name, &ghost(name)));
+                self.ghosts.insert(name.clone(), ghost);
+            }
+        }
+    }
+
+    pub(super) fn release(&mut self) {
+        self.held = false;
+        self.shown = None;
+    }
+
+    /// The proxy has answered all that was sent: what no route of its can name any more is forgotten. `taken`: it uses all
+    /// of it. Gives `false` if nothing was forgotten.
+    pub(super) fn settle(&mut self, taken: bool) -> bool {
+        let before = REFERRED.map(|kind| self.all(kind).len());
+        let unknown = self.unknown;
+        if taken {
+            self.taken = self.snapshot.clone();
+            self.unknown = false;
+            self.lost.clear();
+            self.ghosts.clear();
+        }
+        for (kind, lost) in &mut self.lost {
+            lost.retain(|name, _| self.taken.get(*kind, name).is_some());
+        }
+        unknown != self.unknown || before != REFERRED.map(|kind| self.all(kind).len())
+    }
+
+    /// Clusters that are found by name come without endpoints, so that nobody hears when they are warm.
+    pub(super) fn has_new_names(&self) -> bool {
+        self.snapshot.of(TypeUrl::Cluster).any(|cluster| {
+            let shown = self.shown.as_ref().and_then(|shown| shown.get(TypeUrl::Cluster, &cluster.name));
+            self.snapshot.get(TypeUrl::Endpoints, &cluster.name).is_none()
+                && shown.is_none_or(|shown| shown.version != cluster.version)
+        })
     }
 
     pub(super) fn get(&self, kind: TypeUrl, name: &str) -> Option<&Arc<Resource>> {
-        self.snapshot.get(kind, name).or_else(|| self.lingering.get(&kind)?.get(name))
+        if REFERRING.contains(&kind) {
+            return self.referring()?.get(kind, name);
+        }
+        let lingering = || self.lost.get(&kind)?.get(name).or_else(|| self.taken.get(kind, name));
+        self.snapshot.get(kind, name).or_else(lingering)
     }
 
     /// All resources of a type, by name.
     pub(super) fn all(&self, kind: TypeUrl) -> BTreeMap<&str, &Arc<Resource>> {
-        let lingering =
-            self.lingering.get(&kind).into_iter().flatten().map(|(name, resource)| (name.as_str(), resource));
-        lingering.chain(self.snapshot.of(kind).map(|resource| (resource.name.as_str(), resource))).collect()
+        fn named<'r>(resource: &'r Arc<Resource>) -> (&'r str, &'r Arc<Resource>) {
+            (resource.name.as_str(), resource)
+        }
+        if REFERRING.contains(&kind) {
+            return self.referring().into_iter().flat_map(|snapshot| snapshot.of(kind)).map(named).collect();
+        }
+        let ghosts = self.ghosts.values().filter(|_| kind == TypeUrl::Cluster);
+        let lost = self.lost.get(&kind).into_iter().flat_map(BTreeMap::values);
+        // Of one name, the last stays.
+        ghosts.chain(self.taken.of(kind)).chain(lost).chain(self.snapshot.of(kind)).map(named).collect()
+    }
+
+    fn referring(&self) -> Option<&Snapshot> {
+        if self.held { self.shown.as_deref() } else { Some(&self.snapshot) }
+    }
+
+    /// Names of clusters that wait for their endpoints.
+    pub(super) fn endpoints(&self) -> BTreeSet<&str> {
+        self.all(TypeUrl::Endpoints).into_keys().collect()
+    }
+}
+
+/// A cluster that never becomes warm.
+fn ghost(name: &str) -> Cluster {
+    let eds_config = ConfigSource {
+        resource_api_version: ApiVersion::V3.into(),
+        initial_fetch_timeout: Some(Duration::default()),
+        config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
+        ..ConfigSource::default()
+    };
+    Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(eds_config), ..EdsClusterConfig::default() }),
+        ..Cluster::default()
     }
 }

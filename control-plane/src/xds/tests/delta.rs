@@ -53,30 +53,95 @@ fn settled() -> Bench<Delta> {
 
 #[test]
 fn only_resources_that_changed_are_sent() {
-    let mut bench = Bench::<Delta>::new(&[(CLUSTER, "a"), (CLUSTER, "b"), (CLUSTER, "c")]);
+    const A: [(TypeUrl, &str); 4] = [(CLUSTER, "a"), (ENDPOINTS, "a"), (ENDPOINTS, "b"), (ENDPOINTS, "d")];
+    let world = |clusters: [&'static str; 2]| [A.to_vec(), clusters.map(|name| (CLUSTER, name)).to_vec()].concat();
+    let mut bench = Bench::<Delta>::new(&world(["b", "c"]));
+    follow(&mut bench, subscribe(ENDPOINTS, &["a", "b", "d"]));
     let first = bench.request(subscribe(CLUSTER, &[]));
     assert_eq!(shape(&first), ["Cluster +a +b +c"]);
     assert_eq!(first[0].resources[0].resource, Some(resource_of(CLUSTER, "a", "").any));
     assert!(bench.request(take(&first[0])).is_empty());
     assert!(bench.in_sync(CLUSTER));
-    let second = bench.publish(&[(CLUSTER, "a"), (CLUSTER, "b=2"), (CLUSTER, "d")]);
-    assert_eq!(shape(&second), ["Cluster +b +d"], "c goes when nothing can refer to it");
-    assert!(bench.publish(&[(CLUSTER, "a"), (CLUSTER, "b=2"), (CLUSTER, "d")]).is_empty());
-    assert_eq!(shape(&bench.request(take(&second[0]))), ["Cluster -c"]);
+    let second = bench.publish(&world(["b=2", "d"]));
+    assert_eq!(shape(&second[..1]), ["Cluster +b +d"], "c goes when nothing can refer to it");
+    assert!(bench.publish(&world(["b=2", "d"])).is_empty());
+    assert!(bench.request(take(&second[0])).is_empty(), "its endpoints are still on their way");
+    assert_eq!(shape(&bench.request(take(&second[1]))), ["Cluster -c"]);
+}
+
+fn comes_back(kind: TypeUrl, names: &[&str], has: &[(&str, &str)]) -> DeltaDiscoveryRequest {
+    let version = |(name, content): &(&str, &str)| ((*name).to_owned(), resource_of(kind, name, content).version);
+    DeltaDiscoveryRequest { initial_resource_versions: has.iter().map(version).collect(), ..subscribe(kind, names) }
 }
 
 #[test]
-fn what_a_proxy_kept_over_a_reconnect_is_not_sent_again() {
-    let version = |content| resource_of(CLUSTER, "a", content).version;
-    let has = |names: [(&str, String); 2]| names.map(|(name, version)| (name.to_owned(), version)).into();
-    let mut bench = Bench::<Delta>::new(&[(CLUSTER, "a"), (CLUSTER, "b")]);
-    let initial_resource_versions = has([("a", version("")), ("gone", "1".to_owned())]);
-    let reconnect = DeltaDiscoveryRequest { initial_resource_versions, ..subscribe(CLUSTER, &[]) };
-    assert_eq!(shape(&bench.request(reconnect)), ["Cluster +b -gone"]);
-    let mut bench = Bench::<Delta>::new(&[(CLUSTER, "a=2")]);
-    let initial_resource_versions = has([("a", version("")), ("gone", "1".to_owned())]);
-    let reconnect = DeltaDiscoveryRequest { initial_resource_versions, ..subscribe(CLUSTER, &["*"]) };
-    assert_eq!(shape(&bench.request(reconnect)), ["Cluster +a -gone"]);
+fn a_proxy_that_comes_back_keeps_what_it_has_until_it_has_the_new_routes() {
+    for wildcard in [&[] as &[&str], &["*"]] {
+        let world =
+            [(CLUSTER, "a"), (CLUSTER, "b"), (ENDPOINTS, "a"), (ENDPOINTS, "b"), (LISTENER, "l"), (ROUTE, "r=2")];
+        let mut bench = Bench::<Delta>::new(&world);
+        let clusters = bench.request(comes_back(CLUSTER, wildcard, &[("a", ""), ("gone", "")]));
+        assert_eq!(shape(&clusters), ["Cluster +b"], "what it kept is not sent again, what it lost not taken yet");
+        let has = bench.request(comes_back(ENDPOINTS, &["a", "gone"], &[("a", ""), ("gone", "")]));
+        assert_eq!(shape(&has), ["Endpoints"]);
+        assert!(bench.request(comes_back(LISTENER, &[], &[("l", ""), ("old", "")])).is_empty());
+        assert!(bench.request(comes_back(ROUTE, &["r"], &[("r", "")])).is_empty(), "routes wait for their clusters");
+        assert!(bench.session.holds());
+        assert!(bench.request(take(&has[0])).is_empty());
+        assert!(bench.request(take(&clusters[0])).is_empty());
+        let endpoints = bench.request(subscribe(ENDPOINTS, &["b"]));
+        assert_eq!(shape(&endpoints), ["Endpoints +b"]);
+        let released = bench.request(take(&endpoints[0]));
+        assert_eq!(shape(&released), ["Listener -old", "Route +r"]);
+        assert!(bench.request(take(&released[0])).is_empty());
+        assert_eq!(shape(&bench.request(take(&released[1]))), ["Cluster -gone", "Endpoints -gone"]);
+    }
+}
+
+#[test]
+fn an_answer_of_another_type_does_not_release_what_is_held() {
+    let mut bench = settled();
+    let routes = bench.publish(&[(CLUSTER, "a"), (ENDPOINTS, "a"), (LISTENER, "l"), (ROUTE, "r=2")]);
+    assert_eq!(shape(&routes), ["Route +r"]);
+    let new = [(CLUSTER, "a"), (CLUSTER, "b"), (ENDPOINTS, "a"), (ENDPOINTS, "b"), (LISTENER, "l"), (ROUTE, "r=3")];
+    let clusters = bench.publish(&new);
+    assert_eq!(shape(&clusters), ["Cluster +b"]);
+    assert!(bench.request(take(&routes[0])).is_empty(), "the route before, not the one that is held");
+    assert_eq!(shape(&bench.request(subscribe(ROUTE, &["r"]))), ["Route +r"]);
+    assert!(bench.session.holds());
+    bench.request(take(&clusters[0]));
+    let endpoints = bench.request(subscribe(ENDPOINTS, &["b"]));
+    assert_eq!(shape(&bench.request(take(&endpoints[0]))), ["Route +r"]);
+}
+
+#[test]
+fn what_only_refused_routes_named_does_not_pile_up() {
+    let mut bench = settled();
+    for (number, name) in ["b", "c", "d"].into_iter().enumerate() {
+        let route = format!("r=bad{number}");
+        let new = [(CLUSTER, name), (ENDPOINTS, name), (LISTENER, "l"), (ROUTE, route.as_str())];
+        let clusters = bench.publish(&new);
+        bench.request(take(&clusters[0]));
+        let endpoints = bench.request(subscribe(ENDPOINTS, &[name]));
+        let routes = bench.request(take(&endpoints[0]));
+        assert_eq!(shape(&routes), ["Route +r"]);
+        let forgotten = bench.request(refuse(&routes[0], "bad"));
+        for response in &forgotten {
+            bench.request(take(response));
+        }
+        let gone = shape(&forgotten).concat();
+        assert!(!gone.contains("-a"), "the route in use names it");
+        assert_eq!(gone.matches("Cluster").count(), usize::from(number > 0), "{gone}");
+    }
+}
+
+#[test]
+fn clusters_found_by_name_get_time_to_be_found() {
+    let mut bench = settled();
+    let new = [(CLUSTER, "a"), (CLUSTER, "dns"), (ENDPOINTS, "a"), (LISTENER, "l"), (ROUTE, "r=2")];
+    let clusters = bench.publish(&new);
+    assert!(bench.request(take(&clusters[0])).is_empty());
+    assert_eq!(shape(&bench.patience_lost()), ["Route +r"]);
 }
 
 #[test]

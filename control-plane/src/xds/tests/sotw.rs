@@ -151,7 +151,7 @@ fn clusters_go_after_the_routes_that_named_them() {
     let responses = bench.publish(&[(LISTENER, "l"), (ROUTE, "r=2")]);
     assert_eq!(shape(&responses), [(ROUTE, 1)]);
     let removed = bench.request(ask(ROUTE, &["r"], &responses[0].nonce));
-    assert_eq!(shape(&removed), [(CLUSTER, 0), (ENDPOINTS, 0)]);
+    assert_eq!(shape(&removed), [(CLUSTER, 0)], "endpoints go with their cluster");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn clusters_that_a_refused_route_names_stay() {
     let responses = bench.publish(&[(LISTENER, "l"), (ROUTE, "r=bad")]);
     assert!(bench.request(refuse(ROUTE, &["r"], &responses[0].nonce, "bad")).is_empty());
     let responses = bench.publish(&[(LISTENER, "l"), (ROUTE, "r=3")]);
-    assert_eq!(shape(&bench.request(ask(ROUTE, &["r"], &responses[0].nonce))), [(CLUSTER, 0), (ENDPOINTS, 0)]);
+    assert_eq!(shape(&bench.request(ask(ROUTE, &["r"], &responses[0].nonce))), [(CLUSTER, 0)]);
 }
 
 #[test]
@@ -185,4 +185,57 @@ fn a_proxy_that_never_answers_gets_its_routes_in_the_end() {
     assert!(bench.session.holds());
     assert_eq!(shape(&bench.patience_lost()), [(ROUTE, 1)]);
     assert!(!bench.session.holds());
+}
+
+fn comes_back(kind: TypeUrl, names: &[&str]) -> DiscoveryRequest {
+    DiscoveryRequest { version_info: "before".to_owned(), ..ask(kind, names, "") }
+}
+
+#[test]
+fn a_proxy_that_comes_back_keeps_what_it_has_until_it_has_the_new_routes() {
+    let world = [(CLUSTER, "a"), (CLUSTER, "b"), (ENDPOINTS, "a"), (ENDPOINTS, "b"), (LISTENER, "l"), (ROUTE, "r=2")];
+    let mut bench = Bench::<Sotw>::new(&world);
+    assert!(bench.request(comes_back(CLUSTER, &[])).is_empty(), "all of them, but which does it have?");
+    let responses = bench.request(comes_back(ENDPOINTS, &["a", "gone"]));
+    assert_eq!(shape(&responses), [(CLUSTER, 3), (ENDPOINTS, 1)]);
+    assert_eq!(names(CLUSTER, &responses[0].resources, &["a", "b"]), ["a", "b", "?"], "one that stays as it is");
+    assert!(bench.request(comes_back(LISTENER, &[])).is_empty());
+    assert!(bench.request(comes_back(ROUTE, &["r"])).is_empty());
+    assert!(bench.request(ask(CLUSTER, &[], &responses[0].nonce)).is_empty());
+    let endpoints = bench.request(ask(ENDPOINTS, &["a", "b", "gone"], &responses[1].nonce));
+    assert_eq!(shape(&endpoints), [(ENDPOINTS, 2)]);
+    let released = bench.request(ask(ENDPOINTS, &["a", "b", "gone"], &endpoints[0].nonce));
+    assert_eq!(shape(&released), [(LISTENER, 1), (ROUTE, 1)]);
+    assert!(bench.request(ask(LISTENER, &[], &released[0].nonce)).is_empty());
+    let settled = bench.request(ask(ROUTE, &["r"], &released[1].nonce));
+    assert_eq!(shape(&settled), [(CLUSTER, 2)]);
+    bench.request(ask(CLUSTER, &[], &settled[0].nonce));
+    assert!(bench.request(ask(ENDPOINTS, &["a", "b"], &endpoints[0].nonce)).is_empty(), "fewer names need no answer");
+}
+
+#[test]
+fn a_proxy_that_comes_back_without_endpoints_is_not_left_waiting() {
+    let mut bench = Bench::<Sotw>::new(&[(CLUSTER, "a"), (LISTENER, "l")]);
+    assert!(bench.request(comes_back(CLUSTER, &[])).is_empty());
+    assert!(bench.request(comes_back(LISTENER, &[])).is_empty());
+    assert_eq!(shape(&bench.patience_lost()), [(CLUSTER, 1)]);
+    assert_eq!(shape(&bench.patience_lost()), [(LISTENER, 1)]);
+}
+
+#[test]
+fn names_that_change_do_not_release_what_is_held() {
+    let (mut bench, [.., routes]) = settled();
+    let first = [(CLUSTER, "a"), (CLUSTER, "b"), (ENDPOINTS, "a"), (ENDPOINTS, "b"), (LISTENER, "l"), (ROUTE, "r=2")];
+    bench.publish(&[&first[..], &[(ROUTE, "s")]].concat());
+    assert!(bench.request(ask(ROUTE, &["r", "s"], &routes)).is_empty(), "s comes with the rest");
+    assert!(bench.session.holds());
+}
+
+#[test]
+fn fewer_names_need_no_answer() {
+    let mut bench = Bench::<Sotw>::new(&[(ROUTE, "r"), (ROUTE, "s")]);
+    let nonce = subscribe(&mut bench, ROUTE, &["r", "s"]);
+    assert!(bench.request(ask(ROUTE, &["r"], &nonce)).is_empty());
+    assert!(bench.publish(&[(ROUTE, "r"), (ROUTE, "s=2")]).is_empty());
+    assert_eq!(shape(&bench.publish(&[(ROUTE, "r=2"), (ROUTE, "s=2")])), [(ROUTE, 1)]);
 }
