@@ -159,8 +159,7 @@ impl Building<'_> {
             let index = rule.spec.subsets.iter().position(|other| other.name == subset.name).unwrap_or(0);
             problems.push(rule.origin.warning(format!("spec.subsets[{index}].labels"), reason));
         }
-        let mut cluster =
-            Cluster { typed_extension_protocol_options: self.idle_timeout(policy), ..Cluster::default() };
+        let mut cluster = Cluster { typed_extension_protocol_options: self.idle_timeout(policy), ..Cluster::default() };
         apply(policy, self.rule, &[], &mut cluster, output, problems)?;
         endpoints(port, &name, &chosen, &mut cluster, output);
         if self.protocol.mode == Mode::Request {

@@ -98,18 +98,22 @@ fn source_hash(
     problems: &mut Vec<Problem>,
 ) -> Vec<HashPolicy> {
     let mut by_source = false;
-    let named = router.iter().flat_map(|router| router.spec.routes.iter().flat_map(|route| &route.route).map(|to| {
-        let to = &to.destination;
-        let number = to.port.map_or(port.number, |port| port.number);
-        (services.host_of(&to.host, &router.metadata), number, to.subset.as_deref())
-    }));
+    let named = router.iter().flat_map(|router| {
+        router.spec.routes.iter().flat_map(|route| &route.route).map(|to| {
+            let to = &to.destination;
+            let number = to.port.map_or(port.number, |port| port.number);
+            (services.host_of(&to.host, &router.metadata), number, to.subset.as_deref())
+        })
+    });
     for (host, number, subset) in named.chain([(port.host.clone(), port.number, None)]) {
         let balancer = services.policy(&host, number, subset).load_balancer;
         let Some(hash) = balancer.and_then(|balancer| balancer.consistent_hash) else { continue };
         by_source |= hash.use_source_ip;
-        if let (Some(_), Some(rule)) = (hash.http_header_name.filter(|name| !name.is_empty()), services.rule_of(&host)) {
+        if let (Some(_), Some(rule)) = (hash.http_header_name.filter(|name| !name.is_empty()), services.rule_of(&host))
+        {
             let field = "spec.trafficPolicy.loadBalancer.consistentHash.httpHeaderName";
-            let reason = "has no effect in connection mode, which can hash by `useSourceIp`: endpoints are picked by chance";
+            let reason =
+                "has no effect in connection mode, which can hash by `useSourceIp`: endpoints are picked by chance";
             problems.push(rule.origin.warning(field, reason));
         }
     }

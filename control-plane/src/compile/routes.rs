@@ -55,7 +55,9 @@ pub(super) fn configuration(
     if let Some(router) = router {
         for (index, spec) in router.spec.routes.iter().enumerate() {
             let scope = Scope { port, protocol, router, services, field: format!("spec.routes[{index}]") };
-            let Some(headers) = scope.conditions(spec).map_err(|problem| problems.push(*problem)).ok() else { continue };
+            let Some(headers) = scope.conditions(spec).map_err(|problem| problems.push(*problem)).ok() else {
+                continue;
+            };
             let compiled = scope.route(index, spec, headers.clone(), limits, problems).unwrap_or_else(|problem| {
                 // Its requests are not given to the routes behind it, which are not meant for them.
                 problems.push(*problem);

@@ -54,7 +54,8 @@ impl Scope<'_> {
                 Some(weight) => weight,
                 None if spec.route.len() == 1 => 1,
                 None => {
-                    return self.wrong(&format!("route[{index}].weight"), "needed where there are several destinations");
+                    return self
+                        .wrong(&format!("route[{index}].weight"), "needed where there are several destinations");
                 }
             };
             clusters.push((self.cluster(&weighted.destination, &format!("route[{index}].destination"))?, weight));

@@ -227,7 +227,8 @@ impl<'a> Services<'a> {
                     }
                     let protocol = protocols.of(&named, &entry.metadata, port.number, &entry.origin, &field, problems);
                     if shares && protocol.is_some() {
-                        let reason = "was left out: each of several hosts needs an address of its own in spec.addresses";
+                        let reason =
+                            "was left out: each of several hosts needs an address of its own in spec.addresses";
                         problems.push(entry.origin.warning(format!("spec.hosts[{order}]"), reason));
                         continue;
                     }
