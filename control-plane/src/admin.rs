@@ -1,11 +1,13 @@
 //! The admin endpoint.
 
+mod show;
+
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
 
 use axum::{
     Json, Router,
-    extract::State,
-    http::StatusCode,
+    extract::{Query, State},
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{Html, IntoResponse},
     routing::get,
 };
@@ -14,9 +16,11 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use self::show::show;
 use crate::{
     problem::Severity,
     snapshot::TypeUrl,
@@ -62,49 +66,42 @@ async fn proxies(State(store): State<Arc<Store>>) -> Json<Value> {
     Json(json!(store.proxies()))
 }
 
-/// Names and versions of all resources, by type, with what they say.
-async fn resources(State(store): State<Arc<Store>>) -> Json<Value> {
-    let snapshot = store.now().snapshot;
-    let of = |kind: TypeUrl| -> Vec<Value> {
-        let resources = snapshot.of(kind);
-        resources.map(|r| json!({"name": r.name, "version": r.version, "content": show(kind, &r.any.value)})).collect()
-    };
-    Json(
-        TypeUrl::ALL
-            .into_iter()
-            .map(|kind| (format!("{kind:?}"), of(kind)))
-            .collect::<BTreeMap<_, _>>()
-            .into_iter()
-            .collect(),
-    )
+/// Which resources are shown; all without a word.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Choice {
+    /// `Cluster`, `Listener`, …, or the type's URL.
+    r#type: Option<String>,
+    name: Option<String>,
 }
 
-/// The message as Rust shows it: protobuf's own JSON needs descriptors that we do not carry.
-fn show(kind: TypeUrl, bytes: &[u8]) -> String {
-    use envoy_types::pb::envoy::{
-        config::{
-            cluster::v3::Cluster, core::v3::TypedExtensionConfig, endpoint::v3::ClusterLoadAssignment,
-            listener::v3::Listener, route::v3::RouteConfiguration,
-        },
-        extensions::transport_sockets::tls::v3::Secret,
+/// Names and versions of resources, by type, with what they say.
+async fn resources(
+    State(store): State<Arc<Store>>,
+    Query(choice): Query<Choice>,
+) -> Result<Json<BTreeMap<String, Vec<Value>>>, (StatusCode, String)> {
+    let snapshot = store.now().snapshot;
+    let is = |kind: &TypeUrl, text: &str| format!("{kind:?}").eq_ignore_ascii_case(text) || kind.as_str() == text;
+    let wanted = |kind: &TypeUrl| choice.r#type.as_ref().is_none_or(|text| is(kind, text));
+    let kinds: Vec<TypeUrl> = TypeUrl::ALL.into_iter().filter(wanted).collect();
+    if kinds.is_empty() {
+        let known = TypeUrl::ALL.map(|kind| format!("{kind:?}")).join(", ");
+        return Err((StatusCode::BAD_REQUEST, format!("there is no such type; there are: {known}\n")));
+    }
+    let of = |kind: TypeUrl| {
+        let resources = snapshot.of(kind).filter(|r| choice.name.as_ref().is_none_or(|name| r.name == *name));
+        resources.map(|r| json!({"name": r.name, "version": r.version, "content": show(&r.any)})).collect()
     };
-    fn shown<M: prost::Message + Default + std::fmt::Debug>(bytes: &[u8]) -> String {
-        M::decode(bytes).map_or_else(|error| error.to_string(), |message| format!("{message:?}"))
-    }
-    match kind {
-        TypeUrl::Secret => shown::<Secret>(bytes),
-        TypeUrl::Cluster => shown::<Cluster>(bytes),
-        TypeUrl::Endpoints => shown::<ClusterLoadAssignment>(bytes),
-        TypeUrl::Listener => shown::<Listener>(bytes),
-        TypeUrl::ExtensionConfig => shown::<TypedExtensionConfig>(bytes),
-        TypeUrl::Route => shown::<RouteConfiguration>(bytes),
-    }
+    Ok(Json(kinds.into_iter().map(|kind| (format!("{kind:?}"), of(kind))).collect()))
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Label {
     kind: String,
 }
+
+/// What Prometheus must be told, so that it reads the text as what it is.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 async fn metrics(State(store): State<Arc<Store>>) -> impl IntoResponse {
     let world = store.now();
@@ -137,8 +134,8 @@ async fn metrics(State(store): State<Arc<Store>>) -> impl IntoResponse {
     registry.register("generation", "Times that the sources were published", ConstCounter::new(world.generation));
     let mut out = String::new();
     match text::encode(&mut out, &registry) {
-        Ok(()) => (StatusCode::OK, out),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], out).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
