@@ -125,7 +125,10 @@ mod tests {
         let cluster = |xds| document(xds, false)["static_resources"]["clusters"][0].clone();
         let host = |cluster: &Value| cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"].clone();
         let (ip, six, name) = (cluster("127.0.0.1:1"), cluster("[::1]:2"), cluster("meltemi.mesh:18000"));
-        assert_eq!((&ip["type"], &six["type"], &name["type"]), (&json!("STATIC"), &json!("STATIC"), &json!("STRICT_DNS")));
+        assert_eq!(
+            (&ip["type"], &six["type"], &name["type"]),
+            (&json!("STATIC"), &json!("STATIC"), &json!("STRICT_DNS"))
+        );
         assert_eq!(host(&six)["address"], socket("::1", 2));
         assert_eq!(host(&name)["address"], socket("meltemi.mesh", 18000));
         for bad in ["meltemi", ":1", "a b:1", "meltemi:99999", "::1"] {

@@ -5,11 +5,14 @@ mod counts;
 mod phases;
 mod world;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use tokio::signal::unix;
+use tokio::{signal::unix, time::sleep};
+
+/// It takes less than a minute; on a machine that is busy with other things, a few.
+const DEADLINE: Duration = Duration::from_secs(240);
 
 /// Watch real calls being routed: two versions of a server, one stock Envoy, a client under steady load, and a folder of YAML
 /// that changes under them. Ends by itself within a minute.
@@ -73,6 +76,7 @@ impl Demo {
                     println!("demo: ok");
                     Ok(0)
                 }
+                () = sleep(DEADLINE) => bail!("not at its end after {} s; the machine may be too busy", DEADLINE.as_secs()),
                 _ = terminate.recv() => Ok(143),
                 _ = interrupt.recv() => Ok(130),
             }
