@@ -57,12 +57,12 @@ def test_what_a_proxy_refuses_is_shown(world):
     assert parse(peer.frame())["kind"] == 2
 
 
-def test_delta(world):
+def test_state_of_the_world(world):
     port = free_port()
     server = Server(per_frame(lambda frame: reply(frame, b"fine")))
     world.write("service", service(HOST, port, {server.port: "v1"}))
     world.serve()
-    world.envoy("--delta", wait_for=[port])
+    world.envoy("--sotw", wait_for=[port])
     peer = Peer.connect(port)
     peer.send(call(1, "hello", text(b"x")))
     assert parse(peer.frame())["kind"] == 2
