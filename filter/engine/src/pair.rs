@@ -54,6 +54,8 @@ pub(crate) struct Pair {
     outlet: Arc<OutletShared>,
     open: BTreeMap<u32, (Request, bool)>,
     pub(crate) router: Box<Router>,
+    /// What routes and filters add to responses.
+    pub(crate) added: Vec<(&'static str, &'static str)>,
     pub(crate) server: Box<Server>,
     /// All that the client got.
     pub(crate) client_got: Vec<u8>,
@@ -94,6 +96,7 @@ impl Pair {
             outlet: Arc::new(outlet),
             open: BTreeMap::new(),
             router: Box::new(|_| Routed::Forward(Vec::new())),
+            added: Vec::new(),
             server: Box::new(|frame| (echo(frame), false)),
             client_got: Vec::new(),
             requests: Vec::new(),
@@ -211,6 +214,7 @@ impl Pair {
             for (name, value) in response.headers.iter() {
                 to.push(name, value);
             }
+            self.added.iter().for_each(|(name, value)| to.push(name.as_bytes(), value.as_bytes()));
         };
         let ends = end && response.body.is_empty();
         self.hcm.send_headers(stream, &mut { headers }, ends);

@@ -153,6 +153,7 @@ impl Outlet {
                 request.extend_from_slice(data);
                 self.send(&request);
                 self.request = request;
+                buffer::release(&mut self.request);
             }
             (false, _) => self.request.extend_from_slice(data),
         }
@@ -178,9 +179,14 @@ impl Outlet {
         }
     }
 
-    /// Bytes for the server; the host takes and clears them.
+    /// Bytes for the server; the host takes and clears them, or says that they are [`sent`](Self::sent).
     pub fn to_server(&mut self) -> &mut Vec<u8> {
         &mut self.to_server
+    }
+
+    /// The server has got what was to be sent: nothing is kept of it while its reply is awaited.
+    pub fn sent(&mut self) {
+        buffer::release(&mut self.to_server);
     }
 
     /// No more will be sent: the host closes its side of the connection behind [`to_server`](Self::to_server).

@@ -148,3 +148,18 @@ fn a_large_one_way_call_is_answered_when_the_server_has_read_it() {
     assert!(!outlet.ends_sending());
     assert_eq!(outlet.response().unwrap().status, 200);
 }
+
+#[test]
+fn a_large_request_is_not_kept_until_its_reply() {
+    let mut outlet = outlet();
+    let call = request(1, "a.b", &[], &[7; 1 << 20]);
+    outlet.on_request_headers(&NoHeaders);
+    outlet.on_request_data(&call[..9], false);
+    outlet.on_request_data(&call[9..], true);
+    assert_eq!(*outlet.to_server(), call);
+    outlet.sent();
+    assert!(outlet.to_server().is_empty());
+    assert!(outlet.to_server.capacity() + outlet.request.capacity() <= 1 << 17);
+    outlet.on_server_data(&ok(1, &[], b"done"), false);
+    assert_eq!(outlet.response().unwrap().status, 200);
+}

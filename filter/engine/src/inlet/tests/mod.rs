@@ -341,3 +341,20 @@ fn protocols_that_need_connection_mode_are_refused() {
     let error = InletShared::new(&inlet_config(), codec).err().unwrap();
     assert!(error.0.contains("connection mode"), "{error}");
 }
+
+#[test]
+fn what_routes_change_enters_the_reply_or_fails_it() {
+    let call = request(1, "a.b", &[], b"x");
+    for (name, expected) in [
+        ("by", ok(1, &[("by", "1")], b"\0x")),
+        ("no-place", echo(&call)),
+        ("no-room", failed(1, "a.b", FailureKind::BadReply)),
+        ("no-sense", failed(1, "a.b", FailureKind::BadReply)),
+    ] {
+        in_all_pieces(|pair| {
+            pair.added = vec![(name, "1")];
+            pair.send(&call);
+            assert_eq!(pair.client_got, expected, "{name}");
+        });
+    }
+}
