@@ -1,6 +1,8 @@
-//! The xDS server: aggregated discovery, state of the world and delta, on one port.
+//! The xDS server: aggregated discovery and that of routes and filter configurations alone, state of the world and delta,
+//! on one port.
 
 mod delta;
+mod single;
 mod sotw;
 #[cfg(test)]
 mod tests;
@@ -10,9 +12,13 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::{
     config::core::v3::{Node, node::UserAgentVersionType},
-    service::discovery::v3::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-        aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
+    service::{
+        discovery::v3::{
+            DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+            aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
+        },
+        extension::v3::extension_config_discovery_service_server::ExtensionConfigDiscoveryServiceServer,
+        route::v3::route_discovery_service_server::RouteDiscoveryServiceServer,
     },
 };
 use tokio::{
@@ -42,14 +48,18 @@ pub async fn serve(
     store: Arc<Store>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
+    let server = Server { store };
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .add_service(AggregatedDiscoveryServiceServer::new(Server { store }))
+        .add_service(AggregatedDiscoveryServiceServer::new(server.clone()))
+        .add_service(RouteDiscoveryServiceServer::new(server.clone()))
+        .add_service(ExtensionConfigDiscoveryServiceServer::new(server))
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
         .await
 }
 
+#[derive(Clone)]
 struct Server {
     store: Arc<Store>,
 }
