@@ -47,7 +47,7 @@ lint: ## fmt, clippy, docs, licences
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked --quiet cargo-deny
 	$(CARGO) deny --locked check bans licenses sources
 
-fuzz: ## A short run of every fuzz target (nightly toolchain)
+fuzz: ## A short run of every fuzz target
 	@scripts/fuzz.sh
 
 bench: build setup ## Ratios against Envoy's own filters, into bench/

@@ -327,7 +327,12 @@ fn other_protocols_are_told_at_once() {
     assert!(connect(Peer::Client).decode(b"G", &NothingInFlight).is_err());
     assert!(split_invariant(&codec, Peer::Client, &[0xda, 0xbd, 0]).error.is_some());
     let negative = [&capture!("errors.client")[..12], &[0xff; 4]].concat();
-    assert!(connect(Peer::Client).decode(&negative, &NothingInFlight).is_err());
+    rejected(&negative, &Limits::default(), |rejected| {
+        assert_eq!((rejected.kind, rejected.length), (FrameKind::Request, Rejected::NO_END), "answered, then closed");
+        assert_eq!(rejected.id.to_be_bytes(), negative[4..12]);
+        let failure = Failure { kind: FailureKind::Malformed, message: "" };
+        connect(Peer::Client).error_reply(&rejected.ticket(), &failure, &mut Vec::new()).unwrap();
+    });
 }
 
 #[test]

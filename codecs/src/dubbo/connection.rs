@@ -73,6 +73,9 @@ impl Connection for DubboConnection {
             Start::Header(header) => header,
             Start::Short(needed) => return Ok(Decoded::Incomplete { needed }),
         };
+        if header.is_endless() {
+            return Ok(rejected(buf, &header, DecodeError::malformed("negative body length", 12)));
+        }
         let length = usize::try_from(header.frame()).unwrap_or(usize::MAX);
         if length > self.limits.max_frame {
             return Ok(rejected(buf, &header, DecodeError::too_large("body", 12)));
@@ -176,7 +179,8 @@ fn rejected<'a>(buf: &'a [u8], header: &Header, error: DecodeError) -> Decoded<'
         (false, false) => FrameKind::Response(Outcome::Failure(FailureKind::BadReply)),
     };
     let context = buf.get(..header::LENGTH).unwrap_or_default();
-    Decoded::Rejected(Rejected { kind, id: header.id, context, length: header.frame(), error })
+    let length = if header.is_endless() { Rejected::NO_END } else { header.frame() };
+    Decoded::Rejected(Rejected { kind, id: header.id, context, length, error })
 }
 
 fn ticket_header(ticket: &Ticket) -> Result<Header, EncodeError> {

@@ -43,9 +43,6 @@ impl Header {
         };
         let [_, _, flags, status, i7, i6, i5, i4, i3, i2, i1, i0, l3, l2, l1, l0] = head;
         let body = u32::from_be_bytes([l3, l2, l1, l0]);
-        if i32::try_from(body).is_err() {
-            return Err(DecodeError::malformed("negative body length", 12));
-        }
         Ok(Start::Header(Self { flags, status, id: u64::from_be_bytes([i7, i6, i5, i4, i3, i2, i1, i0]), body }))
     }
 
@@ -77,6 +74,11 @@ impl Header {
     /// Bytes of the whole frame.
     pub(super) fn frame(&self) -> u64 {
         u64::from(self.body).saturating_add(LENGTH as u64)
+    }
+
+    /// The length is negative, as Java reads it: where the frame ends is not known.
+    pub(super) fn is_endless(&self) -> bool {
+        i32::try_from(self.body).is_err()
     }
 
     pub(super) const fn is_request(&self) -> bool {
