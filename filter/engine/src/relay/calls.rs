@@ -37,7 +37,10 @@ impl Calls {
 
     /// Takes the call that a reply of the server belongs to.
     pub(super) fn take_sent(&mut self, ordering: Ordering, id: u64) -> Option<Call> {
-        self.take(|call| ordering == Ordering::Ordered || call.ticket.id == id)
+        // Some servers of ordered protocols answer out of order all the same (Apache Thrift for Node), to clients that
+        // go by the id.
+        let by_id = self.take(|call| call.ticket.id == id);
+        by_id.or_else(|| if ordering == Ordering::Ordered { self.take(|_| true) } else { None })
     }
 
     /// The same, if that call is of this kind.
@@ -76,5 +79,25 @@ impl InFlight for Calls {
 
     fn by_id(&self, id: u64) -> Option<&Ticket> {
         self.queue.iter().find(|call| call.reply.is_none() && call.ticket.id == id).map(|call| &call.ticket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_belongs_to_the_call_with_its_id_or_to_the_oldest() {
+        let mut calls = Calls::default();
+        for (id, route) in [(1, 0), (2, 1), (2, 2), (3, 3)] {
+            let ticket = Ticket::new(id, FrameKind::Request, b"");
+            calls.push(Call { ticket, route: Some(route), started: Duration::ZERO, reply: None, ours: false });
+        }
+        let mut route = |ordering, id| calls.take_sent(ordering, id).and_then(|call| call.route);
+        assert_eq!(route(Ordering::Ordered, 2), Some(1), "out of order");
+        assert_eq!(route(Ordering::Ordered, 9), Some(0), "an id that says nothing");
+        assert_eq!(route(Ordering::Multiplexed, 9), None);
+        assert_eq!(route(Ordering::Multiplexed, 3), Some(3));
+        assert_eq!(route(Ordering::Ordered, 2), Some(2));
     }
 }
