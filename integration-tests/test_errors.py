@@ -260,8 +260,9 @@ def test_too_large(world, mesh, wire):
     assert world.stats(f"meltemi.{wire.name}.errors")[f"meltemi.{wire.name}.errors.too_large"] == 1
 
 
-NONSENSE = [b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\x80\x01\x00\x09" + b"\0" * 20,
-            b"\x00\x00\x00\x20\x80\x01\x00\x63" + b"\0" * 28, b"\xff" * 64]
+# Bytes that say no number to answer to.
+NONSENSE = [b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\x80\x01\x00\x01\x7f\xff\xff\xff" + b"\0" * 16,
+            b"\x00\x00\x00\x20\x80\x01\x00\x01\x7f\xff\xff\xff" + b"\0" * 24, b"\xff" * 64]
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=range(len(NONSENSE)))

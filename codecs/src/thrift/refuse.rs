@@ -118,8 +118,8 @@ fn refuse<'a>(
     let looked_at = message.get(..enough).unwrap_or(message);
     let (mut head, missing) = Message::sketch(looked_at, limits.max_header_bytes);
     match missing {
-        Some(needed) if !whole && looked_at.len() < enough => {
-            return Err(NoMessage::Short(needed.min(enough.saturating_sub(looked_at.len()))));
+        Some(needed) if !whole && looked_at.len().saturating_add(needed) <= enough => {
+            return Err(NoMessage::Short(needed));
         }
         _ => {}
     }

@@ -170,6 +170,14 @@ fn what_says_no_number_is_not_answered() {
 }
 
 #[test]
+fn what_will_never_say_a_number_is_not_waited_for() {
+    for nonsense in [&b"\x80\x01\0\x01\x7f\xff\xff\xff"[..], b"\x7f\xff\xff\xf0\x80\x01\0\x01\x7f\xff\xff\xff"] {
+        let seen = decode_in_pieces(&codec(&[]), Peer::Client, &Limits::default(), nonsense, &[]);
+        assert!(seen.error.is_some(), "{seen:?}");
+    }
+}
+
+#[test]
 fn headers_that_are_no_headers_leave_the_message_readable() {
     let frame = around([0x0f, 0xff], 9, b"\0\0\x01\x05\x03env", &strict(4));
     let (ticket, length, error) = refused(&codec(&[]), &Limits::default(), &frame).unwrap();
