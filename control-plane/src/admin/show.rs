@@ -120,7 +120,9 @@ impl Reader<'_> {
 
     fn word(&mut self) -> String {
         self.skip();
-        let end = self.text.find(|c: char| !(c.is_alphanumeric() || "_.+-".contains(c))).unwrap_or(self.text.len());
+        let end = self.text.find(|c: char| !(c.is_alphanumeric() || "_.+-#".contains(c))).unwrap_or(self.text.len());
+        // Whatever else there is, it is passed.
+        let end = if end == 0 { self.text.chars().next().map_or(0, char::len_utf8) } else { end };
         let (word, rest) = self.text.split_at(end);
         self.text = rest;
         word.to_owned()
@@ -290,6 +292,7 @@ mod tests {
         envoy::config::{
             cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy},
             core::v3::Metadata,
+            route::v3::{Route, RouteMatch, VirtualHost},
         },
         google::protobuf::{Duration, UInt32Value},
     };
@@ -340,6 +343,23 @@ mod tests {
                 }},
             })
         );
+    }
+
+    #[test]
+    fn names_that_rust_reserves_are_shown_as_they_are() {
+        let route = Route { name: "r".to_owned(), r#match: Some(RouteMatch::default()), ..Route::default() };
+        let host = VirtualHost { name: "h".to_owned(), routes: vec![route], ..VirtualHost::default() };
+        let routes = RouteConfiguration { virtual_hosts: vec![host], ..RouteConfiguration::default() };
+        let shown = show(&Any { type_url: RouteConfiguration::type_url(), value: routes.encode_to_vec() });
+        let route = &shown["virtual_hosts"][0]["routes"][0];
+        assert_eq!((&route["name"], route["match"].is_object()), (&json!("r"), true));
+    }
+
+    #[test]
+    fn nothing_makes_the_reader_wait() {
+        for text in ["", "(", "A { #", "[(]", "{\"a", "A { a: %", "Some(", "A { a: Some(B(", "\"\\u{"] {
+            Reader { text, depth: 0 }.value();
+        }
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl FromStr for Target {
 
 impl Bootstrap {
     pub fn run(self) -> anyhow::Result<u8> {
-        print!("{}", serde_yaml_ng::to_string(&self.document())?);
+        print!("{}", quoted(&serde_yaml_ng::to_string(&self.document())?));
         Ok(0)
     }
 
@@ -107,6 +107,16 @@ impl Bootstrap {
     }
 }
 
+/// Quotes texts that Envoy's older YAML takes for truth values: a node may be called `n`.
+fn quoted(yaml: &str) -> String {
+    let is_truth = |text: &str| ["y", "n", "yes", "no", "on", "off"].contains(&text.to_ascii_lowercase().as_str());
+    let line = |line: &str| match line.split_once(": ") {
+        Some((key, text)) if is_truth(text) => format!("{key}: '{text}'\n"),
+        _ => format!("{line}\n"),
+    };
+    yaml.lines().map(line).collect()
+}
+
 fn socket(host: &str, port: u16) -> Value {
     json!({"socket_address": {"address": host, "port_value": port}})
 }
@@ -134,6 +144,11 @@ mod tests {
         for bad in ["meltemi", ":1", "a b:1", "meltemi:99999", "::1"] {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn names_are_texts() {
+        assert_eq!(quoted("node:\n  id: n\n  cluster: no-one\n"), "node:\n  id: 'n'\n  cluster: no-one\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! expression of both means the same in both; what only one of them knows is found here, before Envoy refuses a whole
 //! set of routes for it.
 
+use meltemi_engine::names::match_value;
 use regex_syntax::ast::{
     self, AssertionKind, Ast, ClassAsciiKind, ClassPerlKind, ClassSetItem, ClassUnicodeKind, Flag, FlagsItemKind,
     GroupKind, HexLiteralKind, LiteralKind, RepetitionKind, RepetitionRange, Span, parse::ParserBuilder,
@@ -52,9 +53,16 @@ impl Walk<'_> {
                 self.no(&literal.span, "is not known; write \\x{..}")
             }
             LiteralKind::Meta | LiteralKind::Superfluous if literal.c == '_' => self.no(&literal.span, "is no escape"),
+            _ if !literal.c.is_ascii() => self.no(
+                &literal.span,
+                &format!(
+                    "matches nothing: values are seen percent-encoded, this as `{}`,",
+                    match_value(&literal.c.to_string())
+                ),
+            ),
             // Other cases of a letter may have more bytes.
             _ if literal.c.is_ascii_alphabetic() => Ok(4),
-            _ => Ok(u32::try_from(literal.c.len_utf8()).unwrap_or(4).saturating_mul(2)),
+            _ => Ok(2),
         }
     }
 
@@ -284,7 +292,7 @@ mod tests {
             "(a{10}){100}",
             r"\/\%\-",
             "(a*)*",
-            "é|ü",
+            "%c3%a9",
             "[^/]+/[^/]+",
         ] {
             assert_eq!(check(regex), Ok(()), "{regex}");
@@ -313,6 +321,10 @@ mod tests {
             "a{1001}",
             "(a{100}){100}",
             "a{,5}",
+            "é",
+            "[à-ü]",
+            r"\x{100}",
+            r"\xe9",
         ] {
             assert!(check(regex).is_err(), "{regex}");
         }
