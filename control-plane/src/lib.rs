@@ -4,6 +4,8 @@ pub mod admin;
 pub mod cli;
 pub mod compile;
 pub mod istio;
+pub mod last_good;
+mod lines;
 pub mod model;
 pub mod problem;
 pub mod snapshot;

@@ -1,8 +1,10 @@
 //! What is wrong with what a user wrote.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use serde::Serialize;
+
+use crate::lines::line_of_field;
 
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,19 +37,50 @@ pub struct Origin {
     /// The file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
-    /// Line in the file, from 1.
+    /// Line in the file, from 1: the object's first, in a problem the field's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
+    /// What the object was read from, beginning in its first line.
+    #[serde(skip)]
+    pub document: Option<Arc<str>>,
+    /// `networking.istio.io`, `meltemi.dev`, …; empty for Kubernetes' core.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub group: String,
     /// `MetaRouter`, `ServiceEntry`, …; empty if the file could not be read that far.
     pub kind: String,
     /// `namespace/name`.
     pub name: String,
 }
 
+/// What tells objects apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// `MetaRouter`, `ServiceEntry`, …
+    pub kind: String,
+    /// Its API group.
+    pub group: String,
+    /// `namespace/name`.
+    pub name: String,
+}
+
 impl Origin {
-    /// An error in this object.
+    /// Which object it is.
+    pub fn key(&self) -> Key {
+        Key { kind: self.kind.clone(), group: self.group.clone(), name: self.name.clone() }
+    }
+
+    /// An error in this object, at the line of the field.
     pub fn error(&self, field: impl Into<String>, reason: impl Into<String>) -> Problem {
-        Problem { severity: Severity::Error, origin: self.clone(), field: field.into(), reason: reason.into() }
+        let field = field.into();
+        // What is said about it needs no text.
+        let mut origin = Self { document: None, ..self.clone() };
+        if let (Some(first), Some(document)) = (self.line, &self.document)
+            && !field.is_empty()
+            && let Some(line) = line_of_field(document, &field)
+        {
+            origin.line = Some(first.saturating_add(line).saturating_sub(1));
+        }
+        Problem { severity: Severity::Error, origin, field, reason: reason.into() }
     }
 
     /// A warning about this object.
@@ -59,7 +92,7 @@ impl Origin {
 impl fmt::Display for Problem {
     /// `file:line: error: Kind namespace/name: field: reason`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Origin { file, line, kind, name } = &self.origin;
+        let Origin { file, line, kind, name, .. } = &self.origin;
         if let Some(file) = file {
             write!(f, "{}:", file.display())?;
             if let Some(line) = line {
@@ -92,11 +125,21 @@ mod tests {
             line: Some(12),
             kind: "MetaRouter".into(),
             name: "default/echo".into(),
+            ..Origin::default()
         };
         assert_eq!(
             origin.error("spec.hosts", "must name exactly one host").to_string(),
             "demo/routes.yaml:12: error: MetaRouter default/echo: spec.hosts: must name exactly one host"
         );
         assert_eq!(Origin::default().warning("", "odd").to_string(), "warning: odd");
+    }
+
+    #[test]
+    fn points_at_the_field() {
+        let document: Arc<str> = "kind: MetaRouter\nspec:\n  hosts: [a]\n".into();
+        let origin = Origin { line: Some(10), document: Some(document), ..Origin::default() };
+        assert_eq!(origin.error("spec.hosts[0]", "odd").origin.line, Some(12));
+        assert_eq!(origin.error("spec.routes", "odd").origin.line, Some(11), "what is not there: where it would be");
+        assert_eq!(origin.error("", "odd").origin.line, Some(10));
     }
 }

@@ -8,14 +8,16 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 #[serde(default)]
 pub struct Metadata {
     /// Its name.
+    #[serde(deserialize_with = "null_is_default")]
     pub name: String,
     /// Its namespace; `default` if absent.
+    #[serde(deserialize_with = "default_namespace")]
     pub namespace: String,
     /// Labels.
-    #[serde(deserialize_with = "null_is_empty")]
+    #[serde(deserialize_with = "null_is_default")]
     pub labels: BTreeMap<String, String>,
     /// Annotations.
-    #[serde(deserialize_with = "null_is_empty")]
+    #[serde(deserialize_with = "null_is_default")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -30,9 +32,16 @@ impl Default for Metadata {
     }
 }
 
-/// A key without a value, as it is left behind when the last entry below it is taken out, is an empty map.
-pub(super) fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+/// Kubernetes writes lists and maps that are empty as `null`, and people leave keys without a value behind.
+pub(super) fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+fn default_namespace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let given: Option<String> = Option::deserialize(deserializer)?;
+    Ok(given.filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| Metadata::default().namespace))
 }
 
 /// A duration as Kubernetes and protobuf write it: `1.5s`, `20ms`, `1m`.

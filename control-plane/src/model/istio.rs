@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{PortSelector, Span};
+use super::{PortSelector, Span, common::null_is_default};
 
 /// A host name.
 pub type Host = String;
@@ -14,14 +14,19 @@ pub type Host = String;
 #[serde(default, rename_all = "camelCase")]
 pub struct ServiceEntry {
     /// Its names.
+    #[serde(deserialize_with = "null_is_default")]
     pub hosts: Vec<Host>,
     /// Addresses; the first one is listened on.
+    #[serde(deserialize_with = "null_is_default")]
     pub addresses: Vec<String>,
     /// Its ports.
+    #[serde(deserialize_with = "null_is_default")]
     pub ports: Vec<ServiceEntryPort>,
     /// How endpoints are found.
+    #[serde(deserialize_with = "null_is_default")]
     pub resolution: Resolution,
     /// The endpoints.
+    #[serde(deserialize_with = "null_is_default")]
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -30,10 +35,13 @@ pub struct ServiceEntry {
 #[serde(default, rename_all = "camelCase")]
 pub struct ServiceEntryPort {
     /// Its number.
+    #[serde(deserialize_with = "null_is_default")]
     pub number: u16,
     /// Its name.
+    #[serde(deserialize_with = "null_is_default")]
     pub name: String,
     /// `TCP`, or a protocol that Istio knows; `meltemi.dev/<protocol>` is understood as well.
+    #[serde(deserialize_with = "null_is_default")]
     pub protocol: String,
     /// Its number on the endpoints, if another.
     pub target_port: Option<u16>,
@@ -59,10 +67,13 @@ pub enum Resolution {
 #[serde(default, rename_all = "camelCase")]
 pub struct Endpoint {
     /// IP address, or a name with resolution `DNS`.
+    #[serde(deserialize_with = "null_is_default")]
     pub address: String,
     /// Ports by the name of the service entry's port.
+    #[serde(deserialize_with = "null_is_default")]
     pub ports: BTreeMap<String, u16>,
     /// Labels that subsets select by.
+    #[serde(deserialize_with = "null_is_default")]
     pub labels: BTreeMap<String, String>,
     /// Share of requests; 1 if absent.
     pub weight: Option<u32>,
@@ -73,10 +84,12 @@ pub struct Endpoint {
 #[serde(default, rename_all = "camelCase")]
 pub struct DestinationRule {
     /// The service it is about.
+    #[serde(deserialize_with = "null_is_default")]
     pub host: Host,
     /// For all its endpoints.
     pub traffic_policy: Option<TrafficPolicy>,
     /// Named parts of its endpoints.
+    #[serde(deserialize_with = "null_is_default")]
     pub subsets: Vec<Subset>,
 }
 
@@ -85,8 +98,10 @@ pub struct DestinationRule {
 #[serde(default, rename_all = "camelCase")]
 pub struct Subset {
     /// Its name.
+    #[serde(deserialize_with = "null_is_default")]
     pub name: String,
     /// The labels.
+    #[serde(deserialize_with = "null_is_default")]
     pub labels: BTreeMap<String, String>,
     /// Replaces what the rule says for all.
     pub traffic_policy: Option<TrafficPolicy>,
@@ -105,18 +120,39 @@ pub struct TrafficPolicy {
     /// TLS to the endpoints.
     pub tls: Option<ClientTls>,
     /// Policies of single ports, which then take nothing from the rest.
+    #[serde(deserialize_with = "null_is_default")]
     pub port_level_settings: Vec<PortPolicy>,
 }
 
 /// The policy of one port.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(from = "FlatPortPolicy")]
 pub struct PortPolicy {
     /// Which.
     pub port: PortSelector,
     /// Its policy.
-    #[serde(flatten)]
     pub policy: TrafficPolicy,
+}
+
+/// As it stands in a rule. Serde's own `flatten` would not tell of fields that nobody reads.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct FlatPortPolicy {
+    #[serde(deserialize_with = "null_is_default")]
+    port: PortSelector,
+    load_balancer: Option<LoadBalancer>,
+    connection_pool: Option<ConnectionPool>,
+    outlier_detection: Option<OutlierDetection>,
+    tls: Option<ClientTls>,
+}
+
+impl From<FlatPortPolicy> for PortPolicy {
+    fn from(flat: FlatPortPolicy) -> Self {
+        let FlatPortPolicy { port, load_balancer, connection_pool, outlier_detection, tls } = flat;
+        let policy =
+            TrafficPolicy { load_balancer, connection_pool, outlier_detection, tls, port_level_settings: Vec::new() };
+        Self { port, policy }
+    }
 }
 
 /// Choice of the endpoint.
@@ -154,6 +190,7 @@ pub struct ConsistentHash {
     /// Of a header, that is of metadata, where routes have no `hashPolicy`.
     pub http_header_name: Option<String>,
     /// Of the client's address, where routes have no `hashPolicy`.
+    #[serde(deserialize_with = "null_is_default")]
     pub use_source_ip: bool,
     /// Entries of the ring at least.
     pub minimum_ring_size: Option<u64>,
@@ -184,8 +221,10 @@ pub struct Maglev {
 #[serde(default)]
 pub struct ConnectionPool {
     /// Of connections.
+    #[serde(deserialize_with = "null_is_default")]
     pub tcp: TcpPool,
     /// Of requests.
+    #[serde(deserialize_with = "null_is_default")]
     pub http: HttpPool,
 }
 
@@ -241,6 +280,7 @@ pub struct OutlierDetection {
 #[serde(default, rename_all = "camelCase")]
 pub struct ClientTls {
     /// Which kind.
+    #[serde(deserialize_with = "null_is_default")]
     pub mode: TlsMode,
     /// File of our certificate chain.
     pub client_certificate: Option<String>,
@@ -249,12 +289,14 @@ pub struct ClientTls {
     /// File of the authorities that servers' certificates are checked against.
     pub ca_certificates: Option<String>,
     /// Names of which the server's certificate must have one.
+    #[serde(deserialize_with = "null_is_default")]
     pub subject_alt_names: Vec<String>,
     /// Name asked for.
     pub sni: Option<String>,
     /// A Kubernetes Secret, which there is none of here.
     pub credential_name: Option<String>,
     /// Take any certificate.
+    #[serde(deserialize_with = "null_is_default")]
     pub insecure_skip_verify: bool,
 }
 

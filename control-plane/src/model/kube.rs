@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+
+use super::common::null_is_default;
 
 /// `v1` `Service`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -12,12 +14,13 @@ pub struct Service {
     #[serde(rename = "clusterIP")]
     pub cluster_ip: Option<String>,
     /// All of them.
-    #[serde(rename = "clusterIPs")]
+    #[serde(rename = "clusterIPs", deserialize_with = "null_is_default")]
     pub cluster_ips: Vec<String>,
     /// Its ports.
+    #[serde(deserialize_with = "null_is_default")]
     pub ports: Vec<ServicePort>,
     /// Labels of the pods behind it; empty if its endpoints are somebody else's business.
-    #[serde(deserialize_with = "super::common::null_is_empty")]
+    #[serde(deserialize_with = "null_is_default")]
     pub selector: BTreeMap<String, String>,
 }
 
@@ -26,8 +29,10 @@ pub struct Service {
 #[serde(default, rename_all = "camelCase")]
 pub struct ServicePort {
     /// Its name.
+    #[serde(deserialize_with = "null_is_default")]
     pub name: String,
     /// Its number.
+    #[serde(deserialize_with = "null_is_default")]
     pub port: u16,
     /// What is spoken on it.
     pub app_protocol: Option<String>,
@@ -50,8 +55,10 @@ pub enum TargetPort {
 #[serde(default, rename_all = "camelCase")]
 pub struct EndpointSlice {
     /// The endpoints.
+    #[serde(deserialize_with = "null_is_default")]
     pub endpoints: Vec<SliceEndpoint>,
-    /// Their ports.
+    /// Their ports, those that have a number.
+    #[serde(deserialize_with = "numbered")]
     pub ports: Vec<EndpointPort>,
 }
 
@@ -60,10 +67,13 @@ pub struct EndpointSlice {
 #[serde(default, rename_all = "camelCase")]
 pub struct SliceEndpoint {
     /// Its addresses; the first one is used.
+    #[serde(deserialize_with = "null_is_default")]
     pub addresses: Vec<String>,
     /// Whether it takes requests.
+    #[serde(deserialize_with = "null_is_default")]
     pub conditions: EndpointConditions,
     /// Not in Kubernetes, where pods have the labels: so that a folder can have subsets.
+    #[serde(deserialize_with = "null_is_default")]
     pub labels: BTreeMap<String, String>,
 }
 
@@ -82,5 +92,13 @@ pub struct EndpointPort {
     /// The name of the service's port.
     pub name: Option<String>,
     /// Its number on the endpoint.
+    #[serde(deserialize_with = "null_is_default")]
     pub port: u16,
+}
+
+/// Ports with `port: null`, of services that take any, have no number that a cluster could have.
+fn numbered<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<EndpointPort>, D::Error> {
+    let mut ports: Vec<EndpointPort> = null_is_default(deserializer)?;
+    ports.retain(|port| port.port != 0);
+    Ok(ports)
 }

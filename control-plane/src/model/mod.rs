@@ -1,11 +1,16 @@
 //! The objects that users write, as they are, and the set of them that is compiled.
 
+mod aeraki;
+mod annotations;
+mod any;
 mod application_protocol;
 mod common;
 mod istio;
 mod kube;
 mod meta_router;
 
+pub use annotations::check_annotations;
+pub use any::AnyObject;
 pub use application_protocol::{ApplicationProtocol, Mode};
 pub use common::{Metadata, Percent, Span, StringMatch};
 pub use istio::{
