@@ -53,6 +53,8 @@ pub struct Proxy {
     pub protocol: &'static str,
     /// Since when, in seconds of Unix time.
     pub connected_since: u64,
+    /// The last generation of which everything was sent; what may be taken is in `types`.
+    pub generation: u64,
     /// By type.
     pub types: BTreeMap<TypeUrl, TypeState>,
 }
@@ -92,6 +94,11 @@ impl Store {
         });
     }
 
+    /// Says why nothing is published yet.
+    pub fn wait_with(&self, problems: Vec<Problem>) {
+        self.current.send_modify(|current| current.problems = Arc::new(problems));
+    }
+
     /// The state now.
     pub fn now(&self) -> Published {
         self.current.borrow().clone()
@@ -118,9 +125,16 @@ impl Store {
         let id = self.next_proxy.fetch_add(1, Ordering::Relaxed);
         let connected_since =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |duration| duration.as_secs());
-        let proxy = Proxy { node, cluster, version, protocol, connected_since, types: BTreeMap::new() };
+        let proxy = Proxy { node, cluster, version, protocol, connected_since, generation: 0, types: BTreeMap::new() };
         self.lock().insert(id, proxy);
         Connected { store: self.clone(), id }
+    }
+
+    /// A proxy was sent all of a generation.
+    pub fn sent_all(&self, proxy: u64, generation: u64) {
+        if let Some(proxy) = self.lock().get_mut(&proxy) {
+            proxy.generation = generation;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Proxy>> {
@@ -137,6 +151,11 @@ pub struct Connected {
 }
 
 impl Connected {
+    /// For [`Store::sent_all`].
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Something was sent.
     pub fn sent(&self, kind: TypeUrl, version: &str) {
         self.store.pushes.fetch_add(1, Ordering::Relaxed);

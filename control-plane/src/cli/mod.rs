@@ -12,6 +12,11 @@ use clap::{Parser, Subcommand};
 /// Any layer-7 protocol as a first-class citizen of stock Envoy.
 #[derive(Debug, Parser)]
 #[command(name = "meltemi", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Examples:
+  meltemi codecs
+  meltemi check ./config
+  meltemi serve --config ./config
+  meltemi bootstrap --xds 127.0.0.1:18000 --node my-proxy > envoy.yaml")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -1,42 +1,70 @@
 //! Where objects come from: a folder of YAML files.
 
+mod ignored;
 mod parse;
+mod reading;
+mod state;
 mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::{
-    model::Model,
-    problem::{Origin, Problem, Severity},
+    model::{AnyObject, Model},
+    problem::{Key, Origin, Problem},
 };
 
-pub use parse::{Parsed, parse_file};
+use parse::File;
+pub use reading::Reading;
+pub use state::State;
 pub use watch::Watch;
+
+/// A file that had objects and is blank now is taken for one that is being written, for so long.
+const SETTLES: Duration = Duration::from_secs(2);
 
 /// A folder of YAML files. A file that cannot be read, or is half written, does not take away what it said before.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// Last good content of each file, by object.
-    good: BTreeMap<PathBuf, Vec<Parsed>>,
+    /// Last content of each file that could be read.
+    files: BTreeMap<PathBuf, Vec<AnyObject>>,
+    /// Objects of kinds that are not read here and do not stand where one of ours stood.
+    foreign: BTreeMap<PathBuf, BTreeSet<Key>>,
+    /// The object that has each name.
+    holders: HashMap<Key, AnyObject>,
 }
 
 /// What a folder says.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded {
-    /// All good objects, also those that are only kept from before.
+    /// All objects that could be read, also those that are only kept from before.
     pub model: Model,
     /// What is wrong with the files.
     pub problems: Vec<Problem>,
+    /// The folder itself could be read.
+    pub is_readable: bool,
+    /// When to read again, even if nothing changes.
+    pub again: Option<Duration>,
 }
 
 impl Folder {
     /// A folder, not yet read.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), good: BTreeMap::new() }
+        Self::from_objects(path, Vec::new())
+    }
+
+    /// A folder that is known to have said this.
+    pub fn from_objects(path: impl Into<PathBuf>, objects: Vec<AnyObject>) -> Self {
+        let mut files: BTreeMap<PathBuf, Vec<AnyObject>> = BTreeMap::new();
+        let mut holders = HashMap::new();
+        for object in objects {
+            holders.insert(object.key(), object.clone());
+            files.entry(object.origin().file.clone().unwrap_or_default()).or_default().push(object);
+        }
+        Self { path: path.into(), files, foreign: BTreeMap::new(), holders }
     }
 
     /// The folder's path.
@@ -44,94 +72,127 @@ impl Folder {
         &self.path
     }
 
-    /// Reads all files, in the order of their names.
+    /// Reads the files and takes what they say.
     pub fn load(&mut self) -> Loaded {
-        let mut problems = Vec::new();
-        match files(&self.path) {
-            Ok(files) => {
-                let present: BTreeSet<&PathBuf> = files.iter().collect();
-                self.good.retain(|file, _| present.contains(file));
-                for file in &files {
-                    self.load_file(file, &mut problems);
-                }
-            }
-            Err(error) => problems.push(self.whole().error("", format!("cannot read the folder: {error}"))),
+        let reading = self.read();
+        self.take(&reading)
+    }
+
+    /// Reads the files.
+    pub fn read(&self) -> Reading {
+        Reading::of(&self.path)
+    }
+
+    /// Takes what the files say, in the order of their names.
+    pub fn take(&mut self, reading: &Reading) -> Loaded {
+        let unreadable = reading.unreadable.iter();
+        let mut loaded = Loaded {
+            problems: unreadable
+                .map(|(folder, reason)| of_file(folder).error("", format!("cannot read the folder: {reason}")))
+                .collect(),
+            is_readable: !reading.unreadable.contains_key(&self.path),
+            ..Loaded::default()
+        };
+        let is_there = |file: &Path| {
+            reading.files.contains_key(file) || reading.unreadable.keys().any(|folder| file.starts_with(folder))
+        };
+        self.files.retain(|file, _| is_there(file));
+        self.foreign.retain(|file, _| is_there(file));
+        let parsed: Vec<(&PathBuf, File)> =
+            reading.files.iter().map(|(path, text)| (path, parse_file(path, text))).collect();
+        let defined: BTreeSet<Key> = parsed.iter().flat_map(|(_, file)| &file.objects).map(AnyObject::key).collect();
+        for (path, file) in parsed {
+            let age = reading.ages.get(path).copied();
+            self.take_file(path, file, age, &defined, &mut loaded);
         }
-        let model = self.model(&mut problems);
-        Loaded { model, problems }
+        loaded.model = self.model(&mut loaded.problems);
+        loaded
     }
 
-    fn whole(&self) -> Origin {
-        Origin { file: Some(self.path.clone()), ..Origin::default() }
-    }
-
-    fn load_file(&mut self, file: &Path, problems: &mut Vec<Problem>) {
-        let (objects, mut found) = parse_file(file);
-        let broken = found.iter().any(|problem| problem.severity == Severity::Error);
-        let before = self.good.remove(file).unwrap_or_default();
-        if broken {
-            // Objects that are good now are taken; of the others the last good content stays.
-            let now: BTreeSet<(String, String)> = objects.iter().map(Parsed::key).collect();
-            let named: BTreeSet<(String, String)> =
-                found.iter().map(|problem| (problem.origin.kind.clone(), problem.origin.name.clone())).collect();
-            // A file that is cut off or no YAML does not tell what is missing from it.
-            let unclear =
-                found.iter().any(|problem| problem.origin.kind.is_empty() || problem.origin.name.ends_with('/'));
-            let kept: Vec<Parsed> = before
-                .into_iter()
-                .filter(|object| !now.contains(&object.key()) && (unclear || named.contains(&object.key())))
-                .collect();
-            if !kept.is_empty() {
-                let names: Vec<String> = kept.iter().map(|object| object.key().1).collect();
-                let origin = Origin { file: Some(file.to_path_buf()), ..Origin::default() };
-                found.push(origin.warning("", format!("still serving the last good {}", names.join(", "))));
+    fn take_file(
+        &mut self,
+        path: &Path,
+        mut file: File,
+        age: Option<Duration>,
+        defined: &BTreeSet<Key>,
+        loaded: &mut Loaded,
+    ) {
+        let before = self.files.remove(path).unwrap_or_default();
+        let mut lost: Vec<AnyObject> = before.into_iter().filter(|object| !defined.contains(&object.key())).collect();
+        let foreign = self.foreign.remove(path).unwrap_or_default();
+        let mut told = "";
+        if let Some(age) = age.filter(|age| file.is_blank && *age < SETTLES) {
+            if !lost.is_empty() {
+                loaded.again = Some(loaded.again.unwrap_or(SETTLES).min(SETTLES.saturating_sub(age)));
+                told = "nothing is in it, as if it were being written; ";
             }
-            self.good.insert(file.to_path_buf(), objects.into_iter().chain(kept).collect());
-        } else {
-            self.good.insert(file.to_path_buf(), objects);
+        } else if !file.is_broken() {
+            // Of an object whose kind or group is misspelt nothing is left but its name.
+            let instead: Vec<&Key> = file.passed_over.iter().filter(|key| !foreign.contains(*key)).collect();
+            lost.retain(|object| {
+                let name = object.key().name;
+                instead.iter().any(|key| key.name == name || key.name.ends_with('/'))
+            });
         }
-        problems.append(&mut found);
+        let kept: BTreeSet<String> = lost.iter().map(|object| object.key().name).collect();
+        let foreign = file.passed_over.iter().filter(|key| {
+            foreign.contains(*key) || !(kept.contains(&key.name) || key.name.ends_with('/') && !kept.is_empty())
+        });
+        self.foreign.insert(path.to_path_buf(), foreign.cloned().collect());
+        loaded.problems.append(&mut file.problems);
+        if !lost.is_empty() {
+            let names: Vec<String> =
+                lost.iter().map(|object| format!("{} {}", object.origin().kind, object.origin().name)).collect();
+            let reason = format!("{told}still serving the last good {}", names.join(", "));
+            loaded.problems.push(of_file(path).warning("", reason));
+        }
+        self.files.insert(path.to_path_buf(), file.objects.into_iter().chain(lost).collect());
     }
 
-    /// All good objects; of two with the same kind and name the first one is taken.
-    fn model(&self, problems: &mut Vec<Problem>) -> Model {
+    /// All objects. Of two with the same name the one that has been there stays, at first the first one.
+    fn model(&mut self, problems: &mut Vec<Problem>) -> Model {
+        let mut chosen: HashMap<Key, &AnyObject> = HashMap::new();
+        let claim = |object: &AnyObject, holder: &AnyObject| {
+            (object.says_the_same(holder), object.origin().file == holder.origin().file)
+        };
+        for object in self.files.values().flatten() {
+            let holder = self.holders.get(&object.key());
+            let first = chosen.entry(object.key()).or_insert(object);
+            if holder.is_some_and(|holder| claim(object, holder) > claim(first, holder)) {
+                *first = object;
+            }
+        }
         let mut model = Model::default();
-        let mut seen: HashMap<(String, String), Origin> = HashMap::new();
-        for object in self.good.values().flatten() {
-            let key = object.key();
-            if let Some(first) = seen.get(&key) {
-                let place = first.file.as_deref().unwrap_or(Path::new("")).display().to_string();
-                let line = first.line.unwrap_or_default();
+        for object in self.files.values().flatten() {
+            let Some(first) = chosen.get(&object.key()) else { continue };
+            if std::ptr::eq(*first, object) {
+                model.extend([object.clone()]);
+            } else {
+                let origin = first.origin();
+                let place = origin.file.as_deref().unwrap_or(Path::new("")).display().to_string();
+                let line = origin.line.unwrap_or_default();
                 problems.push(
                     object.origin().error("metadata.name", format!("there is one of this name at {place}:{line}")),
                 );
-                continue;
             }
-            seen.insert(key, object.origin().clone());
-            object.clone().add_to(&mut model);
         }
+        self.holders = chosen.into_iter().map(|(key, object)| (key, object.clone())).collect();
         model
     }
 }
 
-/// YAML files of a folder and its subfolders, in order. Hidden ones (editors' swap files, `..data` of ConfigMaps) are left
-/// out.
-fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let hidden = path.file_name().and_then(|name| name.to_str()).is_none_or(|name| name.starts_with('.'));
-        if hidden {
-            continue;
-        }
-        if path.is_dir() {
-            all.extend(files(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
-            all.push(path);
+fn of_file(path: &Path) -> Origin {
+    Origin { file: Some(path.to_path_buf()), ..Origin::default() }
+}
+
+fn parse_file(path: &Path, text: &Result<String, String>) -> File {
+    let origin = of_file(path);
+    match text {
+        Ok(text) => parse::parse(text, &origin),
+        Err(reason) => {
+            File { problems: vec![origin.error("", format!("cannot read the file: {reason}"))], ..File::default() }
         }
     }
-    all.sort();
-    Ok(all)
 }
 
 #[cfg(test)]

@@ -1,103 +1,83 @@
 //! YAML files into objects, with the line of everything that is wrong.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_yaml_ng::{Deserializer, Value};
 
+use super::ignored;
 use crate::{
-    model::{
-        ApplicationProtocol, DestinationRule, EndpointSlice, MetaRouter, Metadata, Model, Object, Service, ServiceEntry,
-    },
-    problem::{Origin, Problem},
+    lines,
+    model::{AnyObject, MetaRouter, Metadata, Object},
+    problem::{Key, Origin, Problem, Severity},
 };
 
-/// An object of a kind that we read.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Parsed {
-    /// Kubernetes.
-    Service(Object<Service>),
-    /// Kubernetes.
-    EndpointSlice(Object<EndpointSlice>),
-    /// Istio.
-    ServiceEntry(Object<ServiceEntry>),
-    /// Istio.
-    DestinationRule(Object<DestinationRule>),
-    /// Ours, or Aeraki's.
-    MetaRouter(Object<MetaRouter>),
-    /// Ours, or Aeraki's.
-    ApplicationProtocol(Object<ApplicationProtocol>),
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) objects: Vec<AnyObject>,
+    pub(super) problems: Vec<Problem>,
+    /// Objects of kinds that are not read here. One of them may be a misspelt one of ours.
+    pub(super) passed_over: Vec<Key>,
+    /// It has no object at all, not even a wrong one.
+    pub(super) is_blank: bool,
 }
 
-impl Parsed {
-    /// Where it comes from.
-    pub const fn origin(&self) -> &Origin {
-        match self {
-            Self::Service(object) => &object.origin,
-            Self::EndpointSlice(object) => &object.origin,
-            Self::ServiceEntry(object) => &object.origin,
-            Self::DestinationRule(object) => &object.origin,
-            Self::MetaRouter(object) => &object.origin,
-            Self::ApplicationProtocol(object) => &object.origin,
+impl File {
+    /// Something in it is wrong, so that it does not tell what is missing from it.
+    pub(super) fn is_broken(&self) -> bool {
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+    }
+}
+
+/// Reads a text of one or more YAML documents.
+pub(super) fn parse(text: &str, file: &Origin) -> File {
+    let mut all = File::default();
+    // Lists are taken apart, and what comes of them read next.
+    let mut documents: Vec<(usize, String)> =
+        documents(text).into_iter().rev().map(|(line, document)| (line, document.to_owned())).collect();
+    all.is_blank = documents.is_empty();
+    while let Some((line, document)) = documents.pop() {
+        match parse_document(&document, line, file, &mut all.problems) {
+            Ok(Found::Object(object)) => all.objects.push(*object),
+            Ok(Found::List(items)) => documents.extend(items.into_iter().rev()),
+            Ok(Found::PassedOver(key)) => all.passed_over.push(key),
+            Err(problem) => all.problems.push(*problem),
         }
     }
+    all
+}
 
-    /// Kind and `namespace/name`.
-    pub fn key(&self) -> (String, String) {
-        (self.origin().kind.clone(), self.origin().name.clone())
-    }
-
-    /// Puts it where it belongs.
-    pub fn add_to(self, model: &mut Model) {
-        match self {
-            Self::Service(object) => model.services.push(object),
-            Self::EndpointSlice(object) => model.endpoint_slices.push(object),
-            Self::ServiceEntry(object) => model.service_entries.push(object),
-            Self::DestinationRule(object) => model.destination_rules.push(object),
-            Self::MetaRouter(object) => model.meta_routers.push(object),
-            Self::ApplicationProtocol(object) => model.application_protocols.push(object),
-        }
+/// Reads a document that began in a certain line of a file, if it is one object without a mistake.
+pub(super) fn parse_at(document: &str, line: usize, file: &Origin) -> Option<AnyObject> {
+    match parse_document(document, line, file, &mut Vec::new()) {
+        Ok(Found::Object(object)) => Some(*object),
+        _ => None,
     }
 }
 
-/// Reads a file of one or more YAML documents.
-pub fn parse_file(file: &Path) -> (Vec<Parsed>, Vec<Problem>) {
-    let origin = Origin { file: Some(file.to_path_buf()), ..Origin::default() };
-    match std::fs::read_to_string(file) {
-        Ok(text) => parse(&text, &origin),
-        Err(error) => (Vec::new(), vec![origin.error("", format!("cannot read the file: {error}"))]),
-    }
-}
-
-fn parse(text: &str, file: &Origin) -> (Vec<Parsed>, Vec<Problem>) {
-    let (mut objects, mut problems) = (Vec::new(), Vec::new());
-    for (line, document) in documents(text) {
-        match parse_document(document, line, file) {
-            Ok(None) => {}
-            Ok(Some(object)) => objects.push(object),
-            Err(problem) => problems.push(*problem),
-        }
-    }
-    (objects, problems)
-}
-
-/// Cuts a file at its `---` lines; gives the first line's number of each piece.
+/// Cuts a file at its `---` lines; gives the first line's number of each piece. What stands behind `---` in its line is
+/// of the piece.
 fn documents(text: &str) -> Vec<(usize, &str)> {
     let mut all = Vec::new();
-    let (mut start, mut start_line, mut position) = (0, 1, 0);
+    let (mut start, mut start_line, mut position) = (0, 1, 0usize);
     for (index, line) in text.split_inclusive('\n').enumerate() {
-        if line.trim_end() == "---" || line.starts_with("--- ") {
+        if line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace)) {
             all.push((start_line, text.get(start..position).unwrap_or_default()));
-            start = position.saturating_add(line.len());
-            start_line = index.saturating_add(2);
+            start = position.saturating_add(3);
+            start_line = index.saturating_add(1);
         }
         position = position.saturating_add(line.len());
     }
     all.push((start_line, text.get(start..).unwrap_or_default()));
-    all.retain(|(_, document)| {
-        document.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
-    });
+    all.retain(|(_, document)| document.lines().any(|line| !is_idle(line)));
     all
+}
+
+/// Empty, a comment, or a directive.
+fn is_idle(line: &str) -> bool {
+    let words = line.trim_start_matches('\u{feff}').trim();
+    words.is_empty() || words == "..." || words.starts_with('#') || line.starts_with('%')
 }
 
 #[derive(Deserialize)]
@@ -116,78 +96,120 @@ struct WithSpec<T> {
     spec: T,
 }
 
+enum Found {
+    Object(Box<AnyObject>),
+    /// Documents of its items.
+    List(Vec<(usize, String)>),
+    PassedOver(Key),
+}
+
 type Result<T> = std::result::Result<T, Box<Problem>>;
 
-fn parse_document(document: &str, line: usize, file: &Origin) -> Result<Option<Parsed>> {
-    let mut origin = Origin { line: Some(line), ..file.clone() };
-    let head: Head = read(document, line, &origin)?;
-    origin.kind = head.kind.clone();
-    origin.name = format!("{}/{}", head.metadata.namespace, head.metadata.name);
-    // The first line with words, not the separator or a comment.
-    let skipped = document.lines().take_while(|line| line.trim().is_empty() || line.starts_with('#')).count();
-    origin.line = Some(line.saturating_add(skipped));
-    if head.metadata.name.is_empty() {
-        return Err(Box::new(origin.error("metadata.name", "missing")));
+fn parse_document(document: &str, line: usize, file: &Origin, problems: &mut Vec<Problem>) -> Result<Found> {
+    // From the first line with words: that is the object's line.
+    let idle = document.split_inclusive('\n').take_while(|line| is_idle(line));
+    let (skipped, bytes) =
+        idle.fold((0usize, 0usize), |(lines, bytes), line| (lines.saturating_add(1), bytes.saturating_add(line.len())));
+    let document = document.get(bytes..).unwrap_or_default();
+    let mut origin = Origin { line: Some(line.saturating_add(skipped)), ..file.clone() };
+    origin.document = Some(Arc::from(document));
+    let head: Head = read(document, &origin, &mut Vec::new())?;
+    let group = head.api_version.rsplit_once('/').map(|(group, _)| group).unwrap_or_default();
+    if (group, head.kind.as_str()) == ("", "List") {
+        let first = origin.line.unwrap_or_default();
+        let items = lines::items(document).into_iter();
+        return Ok(Found::List(
+            items.map(|(line, text)| (first.saturating_add(line).saturating_sub(1), text)).collect(),
+        ));
     }
-    let group = head.api_version.split('/').next().unwrap_or_default();
-    let object = Document { text: document, line, origin, metadata: head.metadata };
-    let parsed = match (group, head.kind.as_str()) {
-        ("v1", "Service") => Parsed::Service(object.spec()?),
-        ("discovery.k8s.io", "EndpointSlice") => Parsed::EndpointSlice(object.flat()?),
-        ("networking.istio.io", "ServiceEntry") => Parsed::ServiceEntry(object.spec()?),
-        ("networking.istio.io", "DestinationRule") => Parsed::DestinationRule(object.spec()?),
-        ("meltemi.dev" | "metaprotocol.aeraki.io", "MetaRouter") => Parsed::MetaRouter(object.spec()?),
+    origin.kind = head.kind.clone();
+    origin.group = group.to_owned();
+    origin.name = format!("{}/{}", head.metadata.namespace, head.metadata.name);
+    let name = head.metadata.name.clone();
+    let object = Document { text: document, origin: origin.clone(), metadata: head.metadata, ignored: Vec::new() };
+    let (object, ignored) = match (group, head.kind.as_str()) {
+        _ if name.is_empty() && is_ours(group, &head.kind) => {
+            return Err(Box::new(origin.error("metadata.name", "missing")));
+        }
+        ("", "Service") => object.spec(AnyObject::Service)?,
+        ("discovery.k8s.io", "EndpointSlice") => object.flat(AnyObject::EndpointSlice)?,
+        ("networking.istio.io", "ServiceEntry") => object.spec(AnyObject::ServiceEntry)?,
+        ("networking.istio.io", "DestinationRule") => object.spec(AnyObject::DestinationRule)?,
+        ("meltemi.dev", "MetaRouter") => object.spec(AnyObject::MetaRouter)?,
+        ("metaprotocol.aeraki.io", "MetaRouter") => object.spec(|router: Object<MetaRouter>| {
+            AnyObject::MetaRouter(Object { spec: router.spec.from_aeraki(), ..router })
+        })?,
         ("meltemi.dev" | "metaprotocol.aeraki.io", "ApplicationProtocol") => {
-            Parsed::ApplicationProtocol(object.spec()?)
+            object.spec(AnyObject::ApplicationProtocol)?
         }
-        ("meltemi.dev", kind) if !kind.is_empty() => {
+        (_, "") => return Err(Box::new(origin.error("kind", "missing: this is no Kubernetes object"))),
+        ("meltemi.dev" | "metaprotocol.aeraki.io", kind) => {
             let reason = format!("`{kind}` is none of MetaRouter, ApplicationProtocol");
-            return Err(Box::new(object.origin.error("kind", reason)));
+            return Err(Box::new(origin.error("kind", reason)));
         }
-        (_, "") => return Err(Box::new(object.origin.error("kind", "missing: this is no Kubernetes object"))),
         _ => {
             let reason = format!("objects of `{}` are not read here, and were passed over", head.api_version);
-            return Err(Box::new(object.origin.warning("", reason)));
+            problems.push(origin.warning("", reason));
+            return Ok(Found::PassedOver(origin.key()));
         }
     };
-    Ok(Some(parsed))
+    problems.extend(ignored::warnings(&object, &ignored));
+    Ok(Found::Object(Box::new(object)))
+}
+
+fn is_ours(group: &str, kind: &str) -> bool {
+    match group {
+        "" => kind == "Service",
+        "discovery.k8s.io" => kind == "EndpointSlice",
+        "networking.istio.io" => matches!(kind, "ServiceEntry" | "DestinationRule"),
+        group => matches!(group, "meltemi.dev" | "metaprotocol.aeraki.io"),
+    }
 }
 
 struct Document<'a> {
     text: &'a str,
-    line: usize,
     origin: Origin,
     metadata: Metadata,
+    /// Paths of fields that nobody read.
+    ignored: Vec<String>,
 }
 
 impl Document<'_> {
-    fn spec<T: DeserializeOwned>(self) -> Result<Object<T>> {
-        let WithSpec { spec } = read(self.text, self.line, &self.origin)?;
-        Ok(Object { origin: self.origin, metadata: self.metadata, spec })
+    fn spec<T: DeserializeOwned>(
+        mut self,
+        kind: impl FnOnce(Object<T>) -> AnyObject,
+    ) -> Result<(AnyObject, Vec<String>)> {
+        let WithSpec { spec } = read(self.text, &self.origin, &mut self.ignored)?;
+        Ok((kind(Object { origin: self.origin, metadata: self.metadata, spec }), self.ignored))
     }
 
-    fn flat<T: DeserializeOwned>(self) -> Result<Object<T>> {
-        let spec = read(self.text, self.line, &self.origin)?;
-        Ok(Object { origin: self.origin, metadata: self.metadata, spec })
+    fn flat<T: DeserializeOwned>(
+        mut self,
+        kind: impl FnOnce(Object<T>) -> AnyObject,
+    ) -> Result<(AnyObject, Vec<String>)> {
+        let spec = read(self.text, &self.origin, &mut self.ignored)?;
+        Ok((kind(Object { origin: self.origin, metadata: self.metadata, spec }), self.ignored))
     }
 }
 
 /// Reads a document, or says which field is wrong and in which line of the file.
-fn read<T: DeserializeOwned>(document: &str, line: usize, origin: &Origin) -> Result<T> {
-    serde_path_to_error::deserialize(Deserializer::from_str(document)).map_err(|error| {
-        let path = error.path().to_string();
-        let field = if path == "." || path == "?" { String::new() } else { path };
-        let inner = error.into_inner();
+fn read<T: DeserializeOwned>(document: &str, origin: &Origin, ignored: &mut Vec<String>) -> Result<T> {
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(Deserializer::from_str(document), &mut track);
+    let result = serde_ignored::deserialize(tracked, |path| ignored.push(ignored::shown(&path)));
+    result.map_err(|error: serde_yaml_ng::Error| {
+        let path = track.path().to_string();
+        let syntax = serde_yaml_ng::from_str::<Value>(document).is_err();
+        let field = if syntax || path == "." || path == "?" { String::new() } else { path };
         let mut origin = origin.clone();
-        if let Some(location) = inner.location() {
-            origin.line = Some(line.saturating_add(location.line()).saturating_sub(1));
+        if let (true, Some(location), Some(first)) = (field.is_empty(), error.location(), origin.line) {
+            origin.line = Some(first.saturating_add(location.line()).saturating_sub(1));
         }
         // The parser's own words for the place would count from the document.
-        let reason = inner.to_string();
+        let reason = error.to_string();
         let reason = reason.split(" at line ").next().unwrap_or(&reason);
         let reason = reason.strip_prefix(&format!("{field}: ")).unwrap_or(reason);
-        let syntax = serde_yaml_ng::from_str::<Value>(document).is_err();
         let reason = if syntax { format!("not YAML: {reason}") } else { reason.to_owned() };
-        Box::new(origin.error(if syntax { String::new() } else { field }, reason))
+        Box::new(origin.error(field, reason))
     })
 }

@@ -13,6 +13,9 @@ use crate::model::{ApplicationProtocol, MetaRouter};
 
 /// List the protocols this build speaks, with their options.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  meltemi codecs
+  meltemi codecs | grep -A 20 ^thrift")]
 pub struct Codecs {}
 
 impl Codecs {
