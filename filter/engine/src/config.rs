@@ -17,33 +17,25 @@ pub const VERSION: u32 = 1;
 pub struct ConfigError(pub String);
 
 /// Reads a configuration from JSON.
-pub fn parse<T: DeserializeOwned + Versioned>(json: &[u8]) -> Result<T, ConfigError> {
-    let config: T =
-        serde_json::from_slice(json).map_err(|error| ConfigError(format!("filter configuration: {error}")))?;
-    match config.version() {
-        VERSION => Ok(config),
-        other => Err(ConfigError(format!(
-            "filter configuration: field `version`: this module reads version {VERSION}, not {other}"
-        ))),
+pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, ConfigError> {
+    /// What every version has.
+    #[derive(Deserialize)]
+    struct AnyVersion {
+        version: u32,
     }
-}
 
-/// Has a `version` field.
-pub trait Versioned {
-    /// Its value.
-    fn version(&self) -> u32;
+    // First: the fields of another version are not known here, and are not what is wrong.
+    let wrong = match serde_json::from_slice(json) {
+        Ok(AnyVersion { version }) => (version != VERSION).then_some(version),
+        Err(_) => None,
+    };
+    if let Some(other) = wrong {
+        return Err(ConfigError(format!(
+            "filter configuration: field `version`: this module reads version {VERSION}, not {other}"
+        )));
+    }
+    serde_json::from_slice(json).map_err(|error| ConfigError(format!("filter configuration: {error}")))
 }
-
-macro_rules! versioned {
-    ($($type:ty),*) => {$(
-        impl Versioned for $type {
-            fn version(&self) -> u32 {
-                self.version
-            }
-        }
-    )*};
-}
-versioned!(InletConfig, OutletConfig, DeclareConfig);
 
 /// Which codec, and its options.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -137,7 +129,8 @@ pub struct InletConfig {
     /// Act only on connections to these; on all if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<Destination>,
-    /// Requests of one connection that may wait for their replies; further ones are not read until one is answered.
+    /// Requests of one connection that may wait for their replies, of 32 MiB together (or one that is larger); further
+    /// ones are not read until one is answered.
     #[serde(default = "default_max_in_flight")]
     pub max_in_flight: u32,
     /// Reserved header names (`x-request-id`, `traceparent`, …) that are exchanged between frame and HTTP under

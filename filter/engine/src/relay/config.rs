@@ -2,7 +2,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{CodecConfig, Destination, LimitsConfig, VERSION, Versioned},
+    config::{CodecConfig, Destination, LimitsConfig, VERSION},
     route::config::RouteConfig,
 };
 
@@ -42,11 +42,5 @@ impl RelayConfig {
             max_in_flight: default_max_in_flight(),
             routes,
         }
-    }
-}
-
-impl Versioned for RelayConfig {
-    fn version(&self) -> u32 {
-        self.version
     }
 }

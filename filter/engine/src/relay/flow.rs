@@ -26,6 +26,9 @@ pub(super) struct Flow {
     pub(super) shared: Arc<RelayShared>,
     random: u64,
     pub(super) cluster: Option<String>,
+    /// Of the call that chose the cluster.
+    pub(super) service: Vec<u8>,
+    pub(super) method: Vec<u8>,
     pub(super) calls: Calls,
     /// Streams that the server was never told of: what belongs to them is dropped.
     refused_streams: Vec<u64>,
@@ -67,6 +70,8 @@ impl Flow {
             shared,
             random: random | 1,
             cluster: None,
+            service: Vec::new(),
+            method: Vec::new(),
             calls: Calls::default(),
             refused_streams: Vec::new(),
             to_client: Vec::new(),
@@ -178,6 +183,8 @@ impl Flow {
             if cluster.is_none() {
                 return Verdict::Refuse(FailureKind::NoCluster);
             }
+            self.service = metadata.service.to_vec();
+            self.method = metadata.method.to_vec();
         }
         Verdict::Send { route: Some(index), cluster }
     }
@@ -335,6 +342,14 @@ impl Flow {
         self.stats.in_flight = self.stats.in_flight.saturating_sub(1);
         if call.ticket.kind != FrameKind::Heartbeat {
             self.durations.push(now.saturating_sub(call.started));
+        }
+    }
+
+    /// Counts the calls whose reply the server owes, where nobody can be answered.
+    pub(super) fn count_lost(&mut self) {
+        let asked = |call: &&mut Call| matches!(call.ticket.kind, FrameKind::Request | FrameKind::StreamOpen);
+        for _ in 0..self.calls.sent().filter(asked).count() {
+            self.stats.count_error(FailureKind::UpstreamReset);
         }
     }
 

@@ -190,6 +190,16 @@ impl Relay {
         self.flow.cluster.as_deref()
     }
 
+    /// Service and method of the call that chose [`cluster`](Self::cluster); empty if it was none.
+    pub fn routed(&self) -> (&[u8], &[u8]) {
+        (&self.flow.service, &self.flow.method)
+    }
+
+    /// The connection was closed by somebody else than the client: counts the calls that are not answered any more.
+    pub fn on_lost(&mut self) {
+        self.flow.count_lost();
+    }
+
     /// Bytes for the server; the host takes and clears them after each call. There are none before
     /// [`cluster`](Self::cluster) is known.
     pub fn to_server(&mut self) -> &mut Vec<u8> {

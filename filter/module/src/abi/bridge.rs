@@ -1,6 +1,6 @@
 //! Upstream HTTP → TCP bridges.
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use std::{
     rc::Rc,
     sync::{Arc, LazyLock},
@@ -13,7 +13,7 @@ use super::{
     Level,
     callbacks::{self, ChunksSize},
     guard::guarded,
-    log,
+    is_before_1_40, log,
     types::{Buffer, EnvoyPtr, HttpHeader, ModulePtr},
 };
 
@@ -25,21 +25,38 @@ pub(crate) trait RequestConfig: Send + Sync {
 
 /// A bridge: one request over one upstream connection.
 pub(crate) trait Request {
-    fn on_headers(&self, envoy: Bridge, end: bool);
-    fn on_data(&self, envoy: Bridge, end: bool);
-    fn on_trailers(&self, envoy: Bridge);
-    fn on_upstream_data(&self, envoy: Bridge, end: bool);
+    fn on_headers(&self, envoy: Bridge<'_>, end: bool);
+    fn on_data(&self, envoy: Bridge<'_>, end: bool);
+    fn on_trailers(&self, envoy: Bridge<'_>);
+    fn on_upstream_data(&self, envoy: Bridge<'_>, end: bool);
     /// A hook has panicked, and been logged.
-    fn on_panic(&self, envoy: Bridge);
+    fn on_panic(&self, envoy: Bridge<'_>);
 }
 
-/// Envoy's side of a bridge, for the time of a hook. After a response that ends the stream it must not be used again:
-/// Envoy may have destroyed the bridge.
+/// Envoy's side of a bridge, for the time of a hook. Envoy may destroy the bridge while we send a response, as it does when
+/// it tries the request again: from then on every call does nothing.
 #[derive(Clone, Copy)]
-pub(crate) struct Bridge(EnvoyPtr);
+pub(crate) struct Bridge<'a> {
+    envoy: EnvoyPtr,
+    destroyed: &'a Cell<bool>,
+}
 
-/// Pieces of a buffer that Envoy 1.38, which cannot count them, may fill: 64 MiB in its usual pieces of 16 KiB.
-const MOST_PIECES: usize = 4096;
+/// Pieces of a buffer that Envoy 1.38, which cannot count them, may fill. Envoy joins a piece of up to 512 bytes to the one
+/// before, if that has room, so these are 128 MiB in the worst cutting, and 4 GiB in the one that our inlet makes. Memory is
+/// used for those that come.
+const MOST_PIECES: usize = 1 << 18;
+
+/// Bytes of a frame for which [`MOST_PIECES`] are more than enough, whoever cuts it.
+const MOST_UNCOUNTED: u32 = 32 << 20;
+
+/// The largest frame for which this Envoy's bridges are safe; `None`: any.
+pub(crate) fn most_frame_bytes() -> Option<u32> {
+    (REQUEST_PIECES.is_none() || RESPONSE_PIECES.is_none()).then_some(MOST_UNCOUNTED)
+}
+
+/// A reply with this header is not tried again for its status, unless a policy asks for `envoy-ratelimited`. Up to Envoy
+/// 1.39 such a retry destroys the bridge that is sending the reply, and Envoy goes on using it.
+const NO_RETRY: (&[u8], &[u8]) = (b"x-envoy-ratelimited", b"true");
 
 static REQUEST_PIECES: LazyLock<Option<ChunksSize>> = LazyLock::new(|| {
     callbacks::find_chunks_size(
@@ -59,7 +76,7 @@ thread_local! {
 
 type Fill = unsafe extern "C" fn(EnvoyPtr, *mut Buffer, *mut usize);
 
-impl Bridge {
+impl Bridge<'_> {
     /// Lends what came of the request's body, piece by piece, and says which is the last of them. `visit` must not call
     /// Envoy.
     pub(crate) fn request_buffer(self, visit: &mut dyn FnMut(&[u8], bool)) {
@@ -72,82 +89,99 @@ impl Bridge {
     }
 
     fn lend(self, count: Option<ChunksSize>, fill: Fill, visit: &mut dyn FnMut(&[u8], bool)) {
-        // SAFETY: valid during the hook.
-        let room = count.map_or(MOST_PIECES, |count| unsafe { count(self.0) });
+        let Some(envoy) = self.alive() else { return };
+        // SAFETY: valid as long as the bridge lives.
+        let room = count.map_or(MOST_PIECES, |count| unsafe { count(envoy) });
         PIECES.with_borrow_mut(|pieces| {
-            if pieces.len() < room {
-                pieces.resize(room, Buffer::EMPTY);
-            }
+            pieces.clear();
+            pieces.reserve(room);
             let mut filled = 0;
             // SAFETY: there is room for all pieces.
-            unsafe { fill(self.0, pieces.as_mut_ptr(), &raw mut filled) };
-            for (index, piece) in pieces.iter().take(filled).enumerate() {
+            unsafe { fill(envoy, pieces.as_mut_ptr(), &raw mut filled) };
+            if filled > pieces.capacity() {
+                // Other memory is overwritten: nothing can be trusted any more.
+                std::process::abort();
+            }
+            // SAFETY: Envoy has written these.
+            unsafe { pieces.set_len(filled) };
+            for (index, piece) in pieces.iter().enumerate() {
                 // SAFETY: Envoy's pieces stay until the hook returns.
                 visit(unsafe { piece.bytes() }, index.saturating_add(1) == filled);
             }
         });
     }
 
+    /// Envoy's bridge, if it still has it.
+    fn alive(self) -> Option<EnvoyPtr> {
+        (!self.destroyed.get()).then_some(self.envoy)
+    }
+
     /// Lends the first request header of this name.
     pub(crate) fn request_header<T>(self, name: &[u8], read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let envoy = self.alive()?;
         let (mut value, mut count) = (Buffer::EMPTY, 0);
         // SAFETY: both point to memory of ours; Envoy's header stays during the hook.
         unsafe {
-            callbacks::bridge_header(self.0, Buffer::of(name), &raw mut value, 0, &raw mut count)
+            callbacks::bridge_header(envoy, Buffer::of(name), &raw mut value, 0, &raw mut count)
                 .then(|| read(value.bytes()))
         }
     }
 
     pub(crate) fn send_upstream(self, data: &[u8]) {
-        // SAFETY: Envoy copies the bytes.
-        unsafe { callbacks::bridge_send_upstream(self.0, Buffer::of(data), false) };
+        self.write_upstream(data, false);
     }
 
     /// Closes our side of the upstream connection, behind what was sent.
     pub(crate) fn end_upstream(self) {
-        // SAFETY: valid during the hook.
-        unsafe { callbacks::bridge_send_upstream(self.0, Buffer::of(b""), true) };
+        self.write_upstream(b"", true);
     }
 
-    /// Sends the whole response and ends the stream.
-    pub(crate) fn send_response(self, status: u16, headers: &HeaderStore, body: &[u8]) {
-        let headers = list(headers);
-        // SAFETY: Envoy copies headers and body.
-        unsafe {
-            callbacks::bridge_send_response(
-                self.0,
-                u32::from(status),
-                headers.as_ptr(),
-                headers.len(),
-                Buffer::of(body),
-            );
+    fn write_upstream(self, data: &[u8], end: bool) {
+        if let Some(envoy) = self.alive() {
+            // SAFETY: the bridge lives; Envoy copies the bytes.
+            unsafe { callbacks::bridge_send_upstream(envoy, Buffer::of(data), end) };
         }
     }
 
-    /// Sends the response and leaves the stream open, so that whoever resets it closes the upstream connection.
-    pub(crate) fn send_open_response(self, status: u16, headers: &HeaderStore, body: &[u8]) {
-        let headers = list(headers);
-        // SAFETY: Envoy copies headers and body; the stream stays open, so the bridge lives.
+    /// Sends a response. `end`: that is the end of the stream too; else [`end_response`](Self::end_response) is, or the
+    /// reset by whoever gets it, which closes the upstream connection.
+    pub(crate) fn send_response(self, status: u16, headers: &HeaderStore, body: &[u8], end: bool) {
+        let Some(envoy) = self.alive() else { return };
+        let mut list: SmallVec<[HttpHeader; 16]> = headers.iter().map(HttpHeader::of).collect();
+        if status != 200 && is_before_1_40() {
+            list.push(HttpHeader::of(NO_RETRY));
+        }
+        let only_headers = end && body.is_empty();
+        // SAFETY: the bridge lives when this is called; Envoy copies the headers.
         unsafe {
-            callbacks::bridge_send_response_headers(self.0, u32::from(status), headers.as_ptr(), headers.len(), false);
-            if !body.is_empty() {
-                callbacks::bridge_send_response_data(self.0, Buffer::of(body), false);
-            }
+            callbacks::bridge_send_response_headers(envoy, status.into(), list.as_ptr(), list.len(), only_headers);
+        }
+        if !body.is_empty() {
+            self.send_response_data(body, end);
+        }
+    }
+
+    /// Ends a response that was left open.
+    pub(crate) fn end_response(self) {
+        self.send_response_data(b"", true);
+    }
+
+    fn send_response_data(self, data: &[u8], end: bool) {
+        if let Some(envoy) = self.alive() {
+            // SAFETY: the bridge lives when this is called; Envoy copies the bytes.
+            unsafe { callbacks::bridge_send_response_data(envoy, Buffer::of(data), end) };
         }
     }
 }
 
-fn list(headers: &HeaderStore) -> SmallVec<[HttpHeader; 16]> {
-    headers.iter().map(|(name, value)| HttpHeader { name: Buffer::of(name), value: Buffer::of(value) }).collect()
-}
-
-impl HeaderSource for Bridge {
+impl HeaderSource for Bridge<'_> {
     fn for_each(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
-        // SAFETY: valid during the hook.
-        let count = unsafe { callbacks::bridge_headers_size(self.0) };
+        let Some(envoy) = self.alive() else { return };
+        // SAFETY: valid as long as the bridge lives.
+        let count = unsafe { callbacks::bridge_headers_size(envoy) };
         let mut headers: SmallVec<[HttpHeader; 32]> = SmallVec::from_elem(HttpHeader::EMPTY, count);
         // SAFETY: `headers` has room for all.
-        if count == 0 || !unsafe { callbacks::bridge_headers(self.0, headers.as_mut_ptr()) } {
+        if count == 0 || !unsafe { callbacks::bridge_headers(envoy, headers.as_mut_ptr()) } {
             return;
         }
         for header in &headers {
@@ -156,6 +190,12 @@ impl HeaderSource for Bridge {
             visit(name, value);
         }
     }
+}
+
+/// What stands behind Envoy's pointer to a bridge.
+struct Slot {
+    request: Rc<dyn Request>,
+    destroyed: Rc<Cell<bool>>,
 }
 
 #[unsafe(no_mangle)]
@@ -187,7 +227,7 @@ extern "C" fn envoy_dynamic_module_on_upstream_http_tcp_bridge_new(config: Modul
     // SAFETY: made by `config_new`, lives longer than its bridges.
     let config = unsafe { &*config.cast::<Arc<dyn RequestConfig>>() };
     match guarded("bridge_new", || config.clone().begin()) {
-        Some(bridge) => Box::into_raw(Box::new(bridge)).cast_const().cast(),
+        Some(request) => Box::into_raw(Box::new(Slot { request, destroyed: Rc::default() })).cast_const().cast(),
         None => core::ptr::null(),
     }
 }
@@ -196,18 +236,23 @@ extern "C" fn envoy_dynamic_module_on_upstream_http_tcp_bridge_new(config: Modul
 extern "C" fn envoy_dynamic_module_on_upstream_http_tcp_bridge_destroy(bridge: ModulePtr) {
     if !bridge.is_null() {
         // SAFETY: made by `bridge_new`, destroyed once.
-        drop(unsafe { Box::from_raw(bridge.cast_mut().cast::<Rc<dyn Request>>()) });
+        let slot = unsafe { Box::from_raw(bridge.cast_mut().cast::<Slot>()) };
+        slot.destroyed.set(true);
     }
 }
 
-fn call(envoy: EnvoyPtr, bridge: ModulePtr, hook: &str, body: impl FnOnce(&dyn Request, Bridge)) {
+fn call(envoy: EnvoyPtr, bridge: ModulePtr, hook: &str, body: impl FnOnce(&dyn Request, Bridge<'_>)) {
     if bridge.is_null() {
         return;
     }
-    // SAFETY: made by `bridge_new`, not yet destroyed when the hook begins.
-    let bridge = unsafe { &*bridge.cast::<Rc<dyn Request>>() }.clone();
-    if guarded(hook, || body(bridge.as_ref(), Bridge(envoy))).is_none() {
-        guarded("on_panic", || bridge.on_panic(Bridge(envoy)));
+    let (request, destroyed) = {
+        // SAFETY: made by `bridge_new`, not yet destroyed when the hook begins.
+        let slot = unsafe { &*bridge.cast::<Slot>() };
+        (slot.request.clone(), slot.destroyed.clone())
+    };
+    let bridge = Bridge { envoy, destroyed: &destroyed };
+    if guarded(hook, || body(request.as_ref(), bridge)).is_none() {
+        guarded("on_panic", || request.on_panic(bridge));
     }
 }
 

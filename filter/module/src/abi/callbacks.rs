@@ -56,8 +56,6 @@ callbacks! {
     bridge_request = "upstream_http_tcp_bridge_get_request_buffer"(bridge: EnvoyPtr, out: *mut Buffer, count: *mut usize);
     bridge_response = "upstream_http_tcp_bridge_get_response_buffer"(bridge: EnvoyPtr, out: *mut Buffer, count: *mut usize);
     bridge_send_upstream = "upstream_http_tcp_bridge_send_upstream_data"(bridge: EnvoyPtr, data: Buffer, end: bool);
-    bridge_send_response = "upstream_http_tcp_bridge_send_response"(
-        bridge: EnvoyPtr, status: u32, headers: *const HttpHeader, count: usize, body: Buffer);
     bridge_send_response_headers = "upstream_http_tcp_bridge_send_response_headers"(
         bridge: EnvoyPtr, status: u32, headers: *const HttpHeader, count: usize, end: bool);
     bridge_send_response_data = "upstream_http_tcp_bridge_send_response_data"(bridge: EnvoyPtr, data: Buffer, end: bool);

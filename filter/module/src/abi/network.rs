@@ -329,8 +329,11 @@ extern "C" fn envoy_dynamic_module_on_network_filter_write(
 
 #[unsafe(no_mangle)]
 extern "C" fn envoy_dynamic_module_on_network_filter_event(envoy: EnvoyPtr, filter: ModulePtr, event: u32) {
-    // 0: closed by the client, 1: closed by us.
-    let event = if event <= 1 { ConnectionEvent::Closed } else { ConnectionEvent::Other };
+    let event = match event {
+        0 => ConnectionEvent::ClosedByClient,
+        1 => ConnectionEvent::ClosedByEnvoy,
+        _ => ConnectionEvent::Other,
+    };
     call(envoy, filter, "event", (), |f| f.on_event(Network(envoy), event));
 }
 

@@ -43,6 +43,10 @@ pub(super) struct HttpHeader {
 
 impl HttpHeader {
     pub(super) const EMPTY: Self = Self { name: Buffer::EMPTY, value: Buffer::EMPTY };
+
+    pub(super) const fn of((name, value): (&[u8], &[u8])) -> Self {
+        Self { name: Buffer::of(name), value: Buffer::of(value) }
+    }
 }
 
 /// Answer of a filter hook.
@@ -58,8 +62,16 @@ pub(crate) enum Status {
 /// Event of a downstream connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConnectionEvent {
-    /// Either end closed it.
-    Closed,
+    /// The client closed it.
+    ClosedByClient,
+    /// Envoy or one of its filters did.
+    ClosedByEnvoy,
     /// Anything else.
     Other,
+}
+
+impl ConnectionEvent {
+    pub(crate) fn is_closed(self) -> bool {
+        self != Self::Other
+    }
 }

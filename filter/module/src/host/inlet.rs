@@ -7,15 +7,11 @@ use meltemi_engine::{
     inlet::{Inlet, InletShared},
 };
 
-use super::{clock::now, congestion::Client, metrics::InletMetrics};
+use super::{METHOD_KEY, SERVICE_KEY, clock::now, congestion::Client, metrics::InletMetrics};
 use crate::{
     abi::{ConfigScope, Connection, ConnectionEvent, Connections, Network, Status, Wakeup},
     registry,
 };
-
-/// Filter state that access logs and RBAC can read: the last request's service and method.
-const SERVICE_KEY: &str = "meltemi.service";
-const METHOD_KEY: &str = "meltemi.method";
 
 /// Network filter `inlet`.
 pub(super) struct InletConnections {
@@ -247,10 +243,10 @@ impl Connection for InletConnection {
     }
 
     fn on_event(&self, envoy: Network, event: ConnectionEvent) {
-        if event == ConnectionEvent::Closed && !self.closed.replace(true) {
-            self.with(|engine| self.report(engine, envoy));
-        }
-        if event == ConnectionEvent::Closed {
+        if event.is_closed() {
+            if !self.closed.replace(true) {
+                self.with(|engine| self.report(engine, envoy));
+            }
             self.config.metrics.forget(self.in_flight.replace(0), envoy);
             self.state.borrow_mut().wakeup = None;
         }

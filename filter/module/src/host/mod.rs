@@ -12,12 +12,17 @@ mod relay;
 use std::sync::Arc;
 
 use meltemi_engine::{
-    config::{self, ConfigError, DeclareConfig, InletConfig, OutletConfig, Versioned},
+    config::{self, ConfigError, DeclareConfig, InletConfig, OutletConfig},
     relay::RelayConfig,
 };
 use serde::de::DeserializeOwned;
 
 use crate::abi::{Accept, ConfigScope, Connections, RequestConfig};
+
+/// Filter state that access logs can read: service and method of the inlet's last request, or of the call by which the
+/// relay's connection was routed.
+const SERVICE_KEY: &str = "meltemi.service";
+const METHOD_KEY: &str = "meltemi.method";
 
 /// The network filter of a name.
 pub(crate) fn network(name: &[u8], config: &[u8], scope: ConfigScope) -> Result<Arc<dyn Connections>, ConfigError> {
@@ -45,7 +50,7 @@ pub(crate) fn listener(name: &[u8], config: &[u8]) -> Result<Arc<dyn Accept>, Co
 }
 
 /// Reads a configuration, in whichever form this Envoy gives it.
-fn read<T: DeserializeOwned + Versioned>(config: &[u8]) -> Result<T, ConfigError> {
+fn read<T: DeserializeOwned>(config: &[u8]) -> Result<T, ConfigError> {
     // The binary form begins with the tag of its first field, which is a line end: JSON may as well.
     match config.starts_with(b"\n").then(|| proto_struct::read(config)).flatten() {
         Some(json) => config::parse(json.to_string().as_bytes()),

@@ -14,7 +14,7 @@ use meltemi_engine::{
 
 use super::congestion;
 use crate::{
-    abi::{Bridge, Request, RequestConfig},
+    abi::{Bridge, Request, RequestConfig, most_frame_bytes},
     registry,
 };
 
@@ -26,6 +26,12 @@ pub(super) struct OutletRequests {
 
 impl OutletRequests {
     pub(super) fn new(config: &OutletConfig) -> Result<Self, ConfigError> {
+        let bytes = config.limits.max_frame_bytes;
+        if let Some(most) = most_frame_bytes().filter(|most| bytes > *most) {
+            return Err(ConfigError(format!(
+                "field `limits.max_frame_bytes`: this Envoy cannot say in how many pieces a frame comes, which is safe up to {most} bytes, not {bytes}; Envoy 1.39 can"
+            )));
+        }
         let shared = Arc::new(OutletShared::new(config, registry::build(&config.codec)?)?);
         Ok(Self { shared, spare: Mutex::new(Vec::new()) })
     }
@@ -53,6 +59,7 @@ impl RequestConfig for OutletRequests {
             outlet,
             request_ended: Cell::new(false),
             answered: Cell::new(false),
+            open: Cell::new(false),
             client: Cell::new(None),
         })
     }
@@ -64,19 +71,21 @@ struct OutletRequest {
     outlet: RefCell<Option<Outlet>>,
     request_ended: Cell<bool>,
     answered: Cell<bool>,
+    /// The response has no end yet, for the sake of its connection.
+    open: Cell<bool>,
     /// Whom the reply is for.
     client: Cell<Option<u64>>,
 }
 
 impl OutletRequest {
     /// Lets the outlet work, then does what it wants. It is not borrowed while Envoy is called.
-    fn work(&self, envoy: Bridge, work: impl FnOnce(&mut Outlet)) {
+    fn work(&self, envoy: Bridge<'_>, work: impl FnOnce(&mut Outlet)) {
         let Some(mut outlet) = self.outlet.borrow_mut().take() else { return };
         work(&mut outlet);
         let to_server = outlet.to_server();
         if !to_server.is_empty() {
             envoy.send_upstream(to_server);
-            to_server.clear();
+            outlet.sent();
             if outlet.ends_sending() {
                 envoy.end_upstream();
             }
@@ -91,18 +100,26 @@ impl OutletRequest {
             *self.outlet.borrow_mut() = Some(outlet);
             return;
         };
-        self.answered.set(true);
-        if response.end_stream {
-            envoy.send_response(response.status, response.headers, response.body);
-        } else {
-            envoy.send_open_response(response.status, response.headers, response.body);
-        }
+        self.answer(envoy, response.status, response.headers, response.body, response.end_stream);
         self.config.give_back(outlet);
+    }
+
+    /// Sends the response. `end`: its connection may be used again.
+    ///
+    /// If not, the inlet resets the stream, and Envoy closes the connection. Behind a mirrored request there is no inlet: so
+    /// our side of the connection is closed too, and when the server has closed the other, the stream ends.
+    fn answer(&self, envoy: Bridge<'_>, status: u16, headers: &HeaderStore, body: &[u8], end: bool) {
+        self.answered.set(true);
+        if !end {
+            self.open.set(true);
+            envoy.end_upstream();
+        }
+        envoy.send_response(status, headers, body, end);
     }
 }
 
 impl Request for OutletRequest {
-    fn on_headers(&self, envoy: Bridge, end: bool) {
+    fn on_headers(&self, envoy: Bridge<'_>, end: bool) {
         self.request_ended.set(end);
         let client = envoy.request_header(names::CONNECTION.as_bytes(), |name| str::from_utf8(name).ok()?.parse().ok());
         self.client.set(client.flatten());
@@ -114,7 +131,7 @@ impl Request for OutletRequest {
         });
     }
 
-    fn on_data(&self, envoy: Bridge, end: bool) {
+    fn on_data(&self, envoy: Bridge<'_>, end: bool) {
         self.request_ended.set(end);
         self.work(envoy, |outlet| {
             let mut ended = false;
@@ -128,12 +145,15 @@ impl Request for OutletRequest {
         });
     }
 
-    fn on_trailers(&self, envoy: Bridge) {
+    fn on_trailers(&self, envoy: Bridge<'_>) {
         self.request_ended.set(true);
         self.work(envoy, |outlet| outlet.on_request_data(b"", true));
     }
 
-    fn on_upstream_data(&self, envoy: Bridge, end: bool) {
+    fn on_upstream_data(&self, envoy: Bridge<'_>, end: bool) {
+        if end && self.open.replace(false) {
+            return envoy.end_response();
+        }
         self.work(envoy, |outlet| {
             envoy.response_buffer(&mut |piece| outlet.on_server_data(piece, false));
             if end {
@@ -143,14 +163,14 @@ impl Request for OutletRequest {
     }
 
     /// Answers, and has the connection closed: what was sent on it is not known.
-    fn on_panic(&self, envoy: Bridge) {
-        if !self.answered.replace(true) {
+    fn on_panic(&self, envoy: Bridge<'_>) {
+        if !self.answered.get() {
             let kind = FailureKind::Internal;
             let mut headers = HeaderStore::new();
             headers.push(names::DETAILS.as_bytes(), kind.as_str().as_bytes());
             headers.push(b"content-length", b"0");
             headers.push(names::RETIRE.as_bytes(), b"1");
-            envoy.send_open_response(kind.http_status(), &headers, b"");
+            self.answer(envoy, kind.http_status(), &headers, b"", false);
         }
     }
 }

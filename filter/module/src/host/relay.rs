@@ -11,7 +11,7 @@ use meltemi_engine::{
     relay::{Relay, RelayConfig, RelayShared},
 };
 
-use super::{clock::now, metrics::InletMetrics};
+use super::{METHOD_KEY, SERVICE_KEY, clock::now, metrics::InletMetrics};
 use crate::{
     abi::{ConfigScope, Connection, ConnectionEvent, Connections, Network, Status, Wakeup},
     registry,
@@ -79,13 +79,24 @@ impl RelayConnection {
             && let Some(cluster) = self.with(|engine| engine.cluster().map(str::to_owned)).flatten()
         {
             self.routed.set(envoy.set_typed_filter_state(CLUSTER_KEY, cluster.as_bytes()));
-            if !self.routed.get() {
+            if self.routed.get() {
+                self.publish(envoy);
+            } else {
                 // Bytes that went on now would reach whatever cluster stands in the configuration.
                 self.closed.set(true);
                 envoy.close(false);
             }
         }
         self.routed.get()
+    }
+
+    /// Sets service and method of the call that was routed as filter state.
+    fn publish(&self, envoy: Network) {
+        self.with(|engine| {
+            let (service, method) = engine.routed();
+            envoy.set_filter_state(SERVICE_KEY, service);
+            envoy.set_filter_state(METHOD_KEY, method);
+        });
     }
 
     /// Takes what the engine wants sent: to the client, to the server, and whether the latter is the last.
@@ -231,9 +242,15 @@ impl Connection for RelayConnection {
     }
 
     fn on_event(&self, envoy: Network, event: ConnectionEvent) {
-        if event == ConnectionEvent::Closed {
-            self.closed.set(true);
-            self.with(|engine| self.report(engine, envoy));
+        if event.is_closed() {
+            // When `tcp_proxy` loses the server it closes the client's connection, and nothing can be written any more.
+            let lost = !self.closed.replace(true) && event == ConnectionEvent::ClosedByEnvoy;
+            self.with(|engine| {
+                if lost {
+                    engine.on_lost();
+                }
+                self.report(engine, envoy);
+            });
             self.config.metrics.forget(self.in_flight.replace(0), envoy);
             *self.wakeup.borrow_mut() = None;
         }

@@ -1,14 +1,17 @@
 //! The hosts under a fake Envoy.
 
 use meltemi_core::{
-    Capabilities, Codec, CodecEntry, Connection, DecodeError, Decoded, EncodeError, Failure, Frame, FrameKind,
-    InFlight, Limits, Metadata, Ordering, Outcome, Peer, Ticket,
+    Capabilities, Codec, CodecEntry, Connection, DecodeError, Decoded, EncodeError, Failure, FailureKind, Frame,
+    FrameKind, InFlight, Limits, Metadata, Ordering, Outcome, Peer, Ticket,
 };
 use meltemi_engine::h2;
 
-use crate::abi::fake::{Bridge, NetworkFilter, accept, envoy, version};
+use crate::abi::fake::{Bridge, NetworkFilter, accept, close, envoy, version};
 
-/// Lines: what a client sends is a method, what a server sends a result. The line `bug` is one.
+mod outlet;
+mod relay;
+
+/// Lines: what a client sends is a method, what a server sends a result; `busy` is a failure. The line `bug` is one.
 struct Lines;
 
 const LINES: CodecEntry = CodecEntry {
@@ -43,6 +46,7 @@ impl Connection for LineConnection {
         assert_ne!(&buf[..end], b"bug", "a bug of the codec");
         let kind = match self.0 {
             Peer::Client => FrameKind::Request,
+            Peer::Server if &buf[..end] == b"busy" => FrameKind::Response(Outcome::Failure(FailureKind::Overflow)),
             Peer::Server => FrameKind::Response(Outcome::Ok),
         };
         let metadata = Metadata::new(b"", &buf[..end]);
@@ -124,6 +128,44 @@ fn a_call_goes_through_the_inlet_and_is_counted() {
     });
 }
 
+/// As real ones do: HCM answers, says that it takes more, and acknowledges, all within its read.
+#[test]
+fn a_manager_may_answer_while_it_is_given_a_request() {
+    let filter = inlet(CONFIG).unwrap();
+    let mut manager = Manager::new();
+    envoy(|e| {
+        e.next_filter = Some(Box::new(move |_, _| {
+            let mut answer = Vec::new();
+            for (stream, path) in manager.requests() {
+                answer.extend(manager.reply(stream, format!("{}\n", &path[1..]).as_bytes()));
+            }
+            answer.extend(core::mem::take(manager.0.output()));
+            answer
+        }));
+    });
+    for method in ["one", "two", "three"] {
+        filter.read(format!("{method}\n").as_bytes());
+        filter.wake();
+        assert_eq!(envoy(|e| core::mem::take(&mut e.to_client)), format!("{method}\n").as_bytes());
+    }
+    envoy(|e| assert_eq!((e.metric("meltemi.lines.replies"), e.metric("meltemi.lines.in_flight")), (3, 0)));
+}
+
+/// The end of the connection comes while the request is being given to it.
+#[test]
+fn a_manager_may_hang_up_while_it_is_given_a_request() {
+    let filter = inlet(CONFIG).unwrap();
+    envoy(|e| {
+        e.next_filter = Some(Box::new(|_, _| {
+            close();
+            Vec::new()
+        }));
+    });
+    filter.read(b"one\n");
+    filter.wake();
+    envoy(|e| assert_eq!((e.metric("meltemi.lines.requests"), e.metric("meltemi.lines.in_flight")), (1, 0)));
+}
+
 #[test]
 fn calls_of_a_client_that_is_gone_are_no_longer_in_flight() {
     let filter = inlet(CONFIG).unwrap();
@@ -155,6 +197,7 @@ fn a_wrong_configuration_is_refused_and_named() {
     for (config, place) in [
         (r#"{"version": 1, "codec": {"name": "lines"}, "colour": 1}"#, "colour"),
         (r#"{"version": 2, "codec": {"name": "lines"}}"#, "version"),
+        (r#"{"version": 2, "codec": {"name": "lines"}, "colour": 1}"#, "version"),
         (r#"{"version": 1, "codec": {"name": "thrift"}}"#, "lines"),
         (r#"{"version": 1, "codec": {"name": "lines", "options": {"mode": "x"}}}"#, "mode"),
         ("", "configuration"),
@@ -221,133 +264,6 @@ fn a_slow_client_is_not_read_and_its_replies_retire_their_connection() {
     bridge.server_data(&[b"world\n"]);
     let response = envoy(|e| e.response.take()).unwrap();
     assert!(response.end && !response.headers.contains_key("x-meltemi-retire"));
-}
-
-#[test]
-fn a_call_goes_through_the_outlet_in_any_pieces() {
-    let bridge = outlet(CONFIG.as_bytes()).unwrap();
-    bridge.headers(&[(":path", "/hello")]);
-    bridge.data(&[b"h", b"el"], false);
-    assert!(envoy(|e| e.to_server.is_empty()), "only whole frames");
-    bridge.data(&[b"lo", b"\n"], true);
-    assert_eq!(envoy(|e| e.to_server.clone()), b"hello\n");
-    bridge.server_data(&[b"wor"]);
-    bridge.server_data(&[b"l", b"d\n"]);
-    let response = envoy(|e| e.response.take()).unwrap();
-    assert_eq!((response.status, response.body.as_slice(), response.end), (200, &b"world\n"[..], true));
-    assert_eq!(response.headers["content-length"], "6");
-    assert_eq!(response.headers["x-meltemi-reply"], "ok");
-}
-
-#[test]
-fn nothing_is_answered_before_the_request_has_ended() {
-    let config = r#"{"version": 1, "codec": {"name": "lines"}, "limits": {"max_frame_bytes": 8}}"#;
-    let bridge = outlet(config.as_bytes()).unwrap();
-    bridge.headers(&[]);
-    bridge.data(&[&[b'x'; 100]], false);
-    assert!(envoy(|e| e.response.is_none()));
-    bridge.data(&[], true);
-    assert_eq!(envoy(|e| e.response.take()).unwrap().status, 413);
-}
-
-#[test]
-fn a_panic_answers_the_request_and_retires_the_connection() {
-    let bridge = outlet(CONFIG.as_bytes()).unwrap();
-    bridge.headers(&[]);
-    bridge.data(&[b"hello\n"], true);
-    bridge.server_data(&[b"bug\n"]);
-    let response = envoy(|e| e.response.take()).unwrap();
-    assert_eq!((response.status, response.end), (500, false));
-    assert!(response.headers.contains_key("x-meltemi-retire"));
-    bridge.server_data(&[b"more\n"]);
-    assert!(envoy(|e| e.response.is_none()));
-}
-
-const ROUTES: &str = r#"{"version": 1, "codec": {"name": "lines"}, "max_in_flight": 1, "routes": [
-    {"matches": [{"key": "method", "test": {"exact": "denied"}}], "deny": true},
-    {"clusters": [{"name": "one", "weight": 1}]}]}"#;
-
-fn relay() -> NetworkFilter {
-    crate::register(&[LINES]);
-    NetworkFilter::new("relay", ROUTES).unwrap()
-}
-
-#[test]
-fn the_relay_sends_nothing_on_before_it_has_a_cluster() {
-    let filter = relay();
-    assert!(!filter.read(b"denied\nhel"));
-    envoy(|e| {
-        assert_eq!((e.to_client.as_slice(), e.read.as_slice()), (&b"denied\n"[..], &b""[..]));
-        assert!(e.filter_state.is_empty());
-    });
-    assert!(filter.read(b"lo\n"));
-    envoy(|e| {
-        assert_eq!(e.read, b"hello\n");
-        assert_eq!(e.filter_state["envoy.tcp_proxy.cluster"], "one");
-    });
-    assert_eq!(filter.write(b"world\n"), b"world\n");
-}
-
-#[test]
-fn bytes_without_a_way_to_say_their_cluster_are_not_sent() {
-    let filter = relay();
-    envoy(|e| e.refuses_state = true);
-    assert!(!filter.read(b"hello\n"));
-    envoy(|e| {
-        assert!(e.read.is_empty() && e.to_next_filter.is_empty());
-        assert_eq!(e.closed, Some(1));
-    });
-}
-
-#[test]
-fn the_end_of_the_client_goes_on_behind_requests_that_waited() {
-    let filter = relay();
-    assert!(!filter.read_end(b"one\ntwo\n", true), "not the end yet");
-    envoy(|e| {
-        assert_eq!((e.to_next_filter.as_slice(), e.next_filter_ended), (&b"one\n"[..], false));
-        assert!(e.reading_disabled);
-    });
-    assert_eq!(filter.write(b"1\n"), b"1\n");
-    envoy(|e| assert_eq!((e.to_next_filter.as_slice(), e.next_filter_ended), (&b"one\ntwo\n"[..], false)));
-    assert_eq!(filter.write(b"2\n"), b"2\n");
-    envoy(|e| assert!(e.next_filter_ended && e.closed.is_none()));
-}
-
-#[test]
-fn the_end_of_the_client_goes_on_with_its_last_request() {
-    let filter = relay();
-    filter.read(b"one\n");
-    filter.write(b"1\n");
-    envoy(|e| e.read.clear());
-    filter.read(b"two\n");
-    envoy(|e| e.read.clear());
-    filter.write(b"2\n");
-    assert!(filter.read_end(b"", true), "nothing waits");
-    envoy(|e| assert!(!e.next_filter_ended, "Envoy itself tells the next filter"));
-}
-
-#[test]
-fn a_client_that_reads_nothing_is_not_refused_for_ever() {
-    let filter = relay();
-    filter.above_watermark();
-    filter.wake();
-    assert!(envoy(|e| e.reading_disabled));
-    filter.read(b"denied\ndenied\nhello\n");
-    assert!(envoy(|e| e.to_client.is_empty()));
-    filter.below_watermark();
-    filter.wake();
-    envoy(|e| {
-        assert_eq!(e.to_client, b"denied\ndenied\n");
-        assert_eq!(e.to_next_filter, b"hello\n");
-    });
-}
-
-/// Envoy 1.38 gives bridges their configuration so.
-#[test]
-fn the_outlet_takes_a_binary_struct() {
-    let config = b"\x0a\x14\x0a\x07version\x12\x09\x11\0\0\0\0\0\0\xf0\x3f\
-        \x0a\x1c\x0a\x05codec\x12\x13\x2a\x11\x0a\x0f\x0a\x04name\x12\x07\x1a\x05lines";
-    assert!(outlet(config).is_some(), "{:?}", envoy(|e| e.log.clone()));
 }
 
 #[test]
