@@ -87,7 +87,8 @@ impl Pair {
     pub(crate) fn with(config: &InletConfig, ordering: Ordering, piece: usize) -> Self {
         let codec = || Box::new(TestCodec(ordering));
         let inlet = InletShared::new(config, codec()).unwrap();
-        let outlet = OutletShared::new(&OutletConfig::new(config.codec.clone()), codec()).unwrap();
+        let outlet = OutletConfig { limits: config.limits.clone(), ..OutletConfig::new(config.codec.clone()) };
+        let outlet = OutletShared::new(&outlet, codec()).unwrap();
         Self {
             inlet: Inlet::new(Arc::new(inlet), b"demo:80"),
             hcm: h2::Connection::server(&h2::Settings::default()),

@@ -12,6 +12,8 @@ pub(super) struct Call {
     place: u32,
     pub(super) ticket: Ticket,
     pub(super) started: Duration,
+    /// Bytes of its request, which somebody holds until it is answered.
+    asked: usize,
     pub(super) head: ResponseHead,
     /// Body of the response so far; ready-made reply bytes for calls without a stream.
     pub(super) body: Vec<u8>,
@@ -64,6 +66,7 @@ pub(super) struct Calls {
     /// Memory of past calls.
     spare: Vec<(ResponseHead, Vec<u8>)>,
     last_stream: u32,
+    asked_bytes: usize,
     waiting_bytes: usize,
 }
 
@@ -80,6 +83,11 @@ impl Calls {
         self.queue.is_empty()
     }
 
+    /// Request bytes of all calls in the queue.
+    pub(super) fn asked_bytes(&self) -> usize {
+        self.asked_bytes
+    }
+
     /// Reply bytes of all calls in the queue.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
@@ -90,10 +98,11 @@ impl Calls {
         self.waiting_bytes = self.waiting_bytes.saturating_add(bytes);
     }
 
-    /// A call that was handed to HCM.
-    pub(super) fn push(&mut self, stream: StreamId, ticket: Ticket, started: Duration) {
+    /// A call that was handed to HCM, with a request of so many bytes.
+    pub(super) fn push(&mut self, stream: StreamId, ticket: Ticket, started: Duration, asked: usize) {
         self.last_stream = stream.0;
-        self.push_at(stream.0, ticket, started);
+        self.push_at(stream.0, ticket, started).asked = asked;
+        self.asked_bytes = self.asked_bytes.saturating_add(asked);
     }
 
     /// A call that never got a stream, already done.
@@ -106,7 +115,7 @@ impl Calls {
 
     fn push_at(&mut self, place: u32, ticket: Ticket, started: Duration) -> &mut Call {
         let (head, body) = self.spare.pop().unwrap_or_default();
-        self.queue.push_back(Call { place, ticket, started, head, body, done: None });
+        self.queue.push_back(Call { place, ticket, started, asked: 0, head, body, done: None });
         let last = self.queue.len().saturating_sub(1);
         // The queue is not empty: its last element is there.
         #[allow(clippy::indexing_slicing)]
@@ -136,6 +145,7 @@ impl Calls {
             ready.then_some(index)
         })?;
         let call = self.queue.remove(index)?;
+        self.asked_bytes = self.asked_bytes.saturating_sub(call.asked);
         self.waiting_bytes = self.waiting_bytes.saturating_sub(call.body.len());
         Some(call)
     }

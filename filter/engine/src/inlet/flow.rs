@@ -122,6 +122,7 @@ impl Flow {
         let unsent = self.h2.as_ref().map_or(0, h2::Connection::unsent);
         let room = self.client_writable
             && self.calls.len() < self.shared.max_in_flight
+            && self.calls.asked_bytes() <= MAX_ASKED
             && self.calls.waiting_bytes() <= MAX_WAITING
             && unsent < MAX_UNSENT;
         // Without HCM nothing more is read, and what there is can be answered at once.
@@ -164,7 +165,7 @@ impl Flow {
         let stream =
             h2.open(&mut |to| head.write(frame, protocol, authority, to), false).ok_or(FailureKind::Overflow)?;
         h2.send_data(stream, frame.bytes, true);
-        self.calls.push(stream, frame.ticket(), now);
+        self.calls.push(stream, frame.ticket(), now, frame.bytes.len());
         self.stats.in_flight = self.stats.in_flight.saturating_add(1);
         Ok(())
     }
@@ -290,6 +291,10 @@ impl Flow {
         }
     }
 }
+
+/// Request bytes of calls without a reply before we stop reading the client: Envoy may hold them all, for a server that
+/// takes none or to ask another one. One call is always let through, however large.
+const MAX_ASKED: usize = 32 * 1024 * 1024;
 
 /// Request bytes that may wait for HTTP/2 windows before we stop reading the client.
 const MAX_UNSENT: usize = 256 * 1024;

@@ -95,6 +95,29 @@ fn a_flood_is_held_back_and_let_through_later() {
 }
 
 #[test]
+fn large_requests_are_held_back_by_their_bytes() {
+    let mut config = inlet_config();
+    config.limits.max_frame_bytes = 64 * 1024 * 1024;
+    for ordering in ORDERS {
+        // One that is above the bound by itself; as many as fit, and one more.
+        for (sizes, let_through) in [(&[40, 1][..], 1), (&[12; 5], 3), (&[1; 40], 32)] {
+            let mut pair = Pair::with(&config, ordering, usize::MAX);
+            pair.router = Box::new(|_| Routed::Later);
+            let calls = || (0..).zip(sizes).map(|(id, size)| request(id, "a.b", &[], &vec![1; size * 1024 * 1024]));
+            calls().for_each(|call| _ = pair.send(&call));
+            assert!(!pair.inlet.wants_client_data());
+            assert_eq!(pair.inlet.take_stats().in_flight, let_through);
+            pair.router = Box::new(|_| Routed::Forward(Vec::new()));
+            pair.server = Box::new(|frame| (echo(&frame[..frame.len().min(10 + 3)]), false));
+            pair.hcm_tick();
+            assert_eq!(pair.client_got, calls().flat_map(|call| echo(&call[..13])).collect::<Vec<_>>());
+            assert!(pair.inlet.wants_client_data());
+            assert_eq!(pair.inlet.take_stats().in_flight, -let_through);
+        }
+    }
+}
+
+#[test]
 fn a_client_that_does_not_read_is_not_read() {
     let mut pair = Pair::new(Ordering::Ordered, usize::MAX);
     pair.inlet.on_client_writable(pair.now, false);
