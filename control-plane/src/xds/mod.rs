@@ -142,8 +142,10 @@ async fn drive<S: Session>(
     };
     tracing::info!(node = node.id, version, protocol = S::NAME, "proxy connected");
     let proxy = store.connect(node.id.clone(), node.cluster.clone(), version, S::NAME);
-    let id = node.id.clone();
-    let mut session = S::new(world.borrow_and_update().snapshot.clone(), proxy);
+    let (id, number) = (node.id.clone(), proxy.id());
+    let now = world.borrow_and_update().clone();
+    let mut generation = now.generation;
+    let mut session = S::new(now.snapshot, proxy);
     let mut out = Vec::new();
     session.on_request(first, &mut out);
     let mut latest = Instant::now() + PATIENCE;
@@ -152,6 +154,9 @@ async fn drive<S: Session>(
             if sender.send(Ok(response)).await.is_err() {
                 return Ok(());
             }
+        }
+        if !session.holds() {
+            store.sent_all(number, generation);
         }
         tokio::select! {
             biased;
@@ -166,12 +171,13 @@ async fn drive<S: Session>(
                 if changed.is_err() {
                     return Err(Status::unavailable("the control plane goes down"));
                 }
-                let snapshot = world.borrow_and_update().snapshot.clone();
+                let now = world.borrow_and_update().clone();
+                generation = now.generation;
                 // Changes that come one behind the other do not put off the first for ever.
                 if !session.holds() {
                     latest = Instant::now() + PATIENCE;
                 }
-                session.on_snapshot(snapshot, &mut out);
+                session.on_snapshot(now.snapshot, &mut out);
             }
             () = sleep_until(latest), if session.holds() => {
                 session.on_patience_lost(&mut out);
