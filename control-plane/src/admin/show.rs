@@ -54,6 +54,9 @@ fn packed(type_url: &str, bytes: &[u8], depth: usize) -> Value {
 
 type Unpack = fn(&[u8], usize) -> Result<Value, String>;
 
+/// A type's URL, and how its messages are read.
+type Known = (fn() -> String, Unpack);
+
 fn unpack<M: Message + Default + std::fmt::Debug>(bytes: &[u8], depth: usize) -> Result<Value, String> {
     let message = M::decode(bytes).map_err(|error| error.to_string())?;
     let text = format!("{message:?}");
@@ -67,12 +70,12 @@ fn text(bytes: &[u8], _: usize) -> Result<Value, String> {
     Ok(json!({"value": serde_json::from_str::<Value>(&value).unwrap_or(Value::String(value))}))
 }
 
-const fn known<M: Message + Default + Name + std::fmt::Debug>() -> (fn() -> String, Unpack) {
+const fn known<M: Message + Default + Name + std::fmt::Debug>() -> Known {
     (M::type_url, unpack::<M>)
 }
 
 /// All messages that are packed into others.
-const UNPACK: &[(fn() -> String, Unpack)] = &[
+const UNPACK: &[Known] = &[
     known::<Secret>(),
     known::<Cluster>(),
     known::<ClusterLoadAssignment>(),

@@ -195,7 +195,7 @@ impl Delta {
         let mut removed: Vec<String> =
             watched.has.keys().filter(|name| !keeps && !wanted.contains_key(name.as_str())).cloned().collect();
         for name in &watched.names {
-            let missing = !wanted.contains_key(name.as_str()) && !(keeps && watched.has.contains_key(name));
+            let missing = !wanted.contains_key(name.as_str()) && (!keeps || !watched.has.contains_key(name));
             if missing && watched.missing.insert(name.clone()) && !removed.contains(name) {
                 removed.push(name.clone());
             }

@@ -153,7 +153,7 @@ impl View {
 
     /// All resources of a type, by name.
     pub(super) fn all(&self, kind: TypeUrl) -> BTreeMap<&str, &Arc<Resource>> {
-        fn named<'r>(resource: &'r Arc<Resource>) -> (&'r str, &'r Arc<Resource>) {
+        fn named(resource: &Arc<Resource>) -> (&str, &Arc<Resource>) {
             (resource.name.as_str(), resource)
         }
         if REFERRING.contains(&kind) {

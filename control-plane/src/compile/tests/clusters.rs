@@ -22,7 +22,7 @@ fn with(policy: &str) -> Snapshot {
 }
 
 fn thresholds(cluster: &Cluster) -> Thresholds {
-    cluster.circuit_breakers.as_ref().unwrap().thresholds[0].clone()
+    cluster.circuit_breakers.as_ref().unwrap().thresholds[0]
 }
 
 #[test]
