@@ -1,0 +1,121 @@
+"""Failures that the server itself said, under retry policies; connections that must not be used again."""
+
+import struct
+
+import pytest
+
+from by_hand import cluster, listener, manager, ours, route, start
+from harness import free_port, router, service, to, wait_until
+from servers import Server, per_frame
+from wire import Dubbo, Peer, Thrift, call, hessian, i32, text
+
+HOST = "echo.test"
+
+
+@pytest.fixture(params=[Thrift, Dubbo], ids=lambda wire: wire.name)
+def wire(request):
+    return request.param
+
+
+@pytest.fixture
+def retries(envoy_version):
+    """Up to Envoy 1.39, what a server says is final: a retry would use a bridge that it has destroyed."""
+    return envoy_version >= "1.40"
+
+
+def overloaded(wire, frame: bytes) -> bytes:
+    """The server's own word for it: LOADSHEDDING of Thrift, status 100 of Dubbo; 503 by our table."""
+    if wire is Dubbo:
+        body = hessian("busy")
+        return struct.pack(">HBB", 0xDABB, 2, 100) + frame[4:12] + struct.pack(">I", len(body)) + body
+    length = struct.unpack(">I", frame[8:12])[0]
+    sequence = struct.unpack(">I", frame[12 + length:16 + length])[0]
+    return call(sequence, frame[12:12 + length].decode(), text(b"busy", 1), i32(11, 2), kind=3)
+
+
+class Counted(Server):
+    """Counts the frames that it is asked."""
+
+    def __init__(self, answer):
+        self.asked = 0
+
+        def count(frame):
+            self.asked += 1
+            return answer(frame, self.asked)
+        super().__init__(per_frame(count))
+
+
+def inlet(wire):
+    return ours("inlet", codec={"name": wire.name})
+
+
+POLICIES = [
+    {"retry_on": "5xx"},
+    {"retry_on": "connect-failure,reset,gateway-error"},
+    {"retry_on": "retriable-status-codes", "retriable_status_codes": [503]},
+]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy["retry_on"])
+@pytest.mark.parametrize("behind", [b"", b"\xda\xbbxx"], ids=["whole", "with bytes behind it"])
+def test_a_failure_that_the_server_said(world, wire, retries, policy, behind):
+    server = Counted(lambda frame, _: overloaded(wire, frame) + behind)
+    port = free_port()
+    fast = {"num_retries": 2, "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.002s"}}
+    start(world, [listener(port, inlet(wire), manager(route(retry_policy=policy | fast)))],
+          [cluster(server.port, wire.name, outlier_detection={
+              "consecutive_5xx": 60, "enforcing_consecutive_5xx": 0, "interval": "600s"})])
+    peer = Peer.connect(port)
+    for number in range(20):
+        peer.send(wire.call(number, "hello"))
+        got = wire.parse(peer.frame())
+        assert (got["id"], got["ok"], got["message"]) == (number, False, "busy")
+    assert server.asked == (60 if retries else 20)
+    if not retries:
+        for number in range(40):
+            peer.send(wire.call(number, "hello"))
+            assert wire.parse(peer.frame())["message"] == "busy"
+    ejections = "cluster.servers.outlier_detection.ejections_detected_consecutive_5xx"
+    assert world.stats(ejections)[ejections] == 1, "60 failures are seen as such"
+
+
+def test_idempotent_calls(world, wire, retries):
+    """By our own control plane: said failures, and lost connections."""
+    def answer(frame, asked):
+        if asked % 2 == 0:
+            return wire.answer(frame)
+        return None if b"lose" in frame else overloaded(wire, frame)
+    server = Counted(answer)
+    port = free_port()
+    world.write("all", service(HOST, port, {server.port: "v1"}, wire.name),
+                router(HOST, {"retries": {"attempts": 2, "idempotent": True}, "route": [to(HOST)]}))
+    world.serve()
+    world.envoy(wait_for=[port])
+    peer = Peer.connect(port)
+    for number in range(10):
+        peer.send(wire.call(number, "lose"))
+        got = wire.parse(peer.frame())
+        assert (got["id"], got["ok"]) == (number, True)
+    outcomes = []
+    for number in range(10):
+        peer.send(wire.call(number, "hello"))
+        outcomes.append(wire.parse(peer.frame())["ok"])
+    assert outcomes == ([True] * 10 if retries else [False, True] * 5)
+
+
+def test_a_mirror_whose_replies_give_their_connection_up(world, wire):
+    good = Server(per_frame(wire.answer))
+    loud = Counted(lambda frame, _: wire.answer(frame) + b"\0\0\0\x01x")
+    port = free_port()
+    mirrored = route(request_mirror_policies=[{"cluster": "mirror"}])
+    start(world, [listener(port, inlet(wire), manager(mirrored))],
+          [cluster(good.port, wire.name), cluster(loud.port, wire.name, name="mirror")])
+    peer = Peer.connect(port)
+    for number in range(50):
+        peer.send(wire.call(number, "hello"))
+        assert wire.parse(peer.frame())["ok"]
+
+    def left():
+        stats = world.stats("cluster.mirror.upstream_(cx|rq)_active$")
+        return stats["cluster.mirror.upstream_cx_active"], stats["cluster.mirror.upstream_rq_active"]
+    wait_until(lambda: loud.asked == 50 and left() == (0, 0), "the mirror's streams and connections to end")
