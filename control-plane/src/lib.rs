@@ -4,6 +4,7 @@ pub mod admin;
 pub mod cli;
 pub mod compile;
 pub mod istio;
+pub mod kubernetes;
 pub mod last_good;
 mod lines;
 pub mod model;

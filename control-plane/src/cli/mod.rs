@@ -2,8 +2,10 @@
 
 mod bootstrap;
 mod check;
+mod crds;
 mod demo;
 mod istio;
+mod kubernetes;
 mod reference;
 mod serve;
 
@@ -27,6 +29,7 @@ enum Command {
     Serve(serve::Serve),
     Bootstrap(bootstrap::Bootstrap),
     Check(check::Check),
+    Crds(crds::Crds),
     Codecs(reference::Codecs),
     Schema(reference::Schema),
     Demo(demo::Demo),
@@ -42,6 +45,7 @@ pub fn run() -> anyhow::Result<u8> {
         Command::Serve(command) => command.run(),
         Command::Bootstrap(command) => command.run(),
         Command::Check(command) => Ok(command.run()),
+        Command::Crds(command) => command.run(),
         Command::Codecs(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Demo(command) => command.run(),

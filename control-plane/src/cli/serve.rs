@@ -10,6 +10,7 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
+use super::kubernetes::Kubernetes;
 use crate::{
     admin,
     last_good::{LastGood, judge},
@@ -24,16 +25,20 @@ const RESCAN: Duration = Duration::from_secs(30);
 /// Looks at a folder in which somebody is writing all the time.
 const LOOKS: usize = 3;
 
-/// Serve Envoys from a folder of YAML files, and follow its changes.
+/// Serve proxies from a folder of YAML files, or from a Kubernetes cluster, and follow its changes.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   meltemi serve --config ./config
   meltemi serve --config ./config --xds 0.0.0.0:18000 --admin 127.0.0.1:18080 --log json
-  meltemi serve --config /etc/meltemi --state /var/lib/meltemi")]
+  meltemi serve --config /etc/meltemi --state /var/lib/meltemi
+  meltemi serve --kubernetes --xds 0.0.0.0:18000 --admin 0.0.0.0:18080
+  meltemi serve --kubernetes --kubeconfig ~/.kube/config")]
 pub struct Serve {
     /// Folder with ServiceEntry, DestinationRule, Service, EndpointSlice, MetaRouter and ApplicationProtocol objects.
-    #[arg(long, value_name = "DIR")]
-    config: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "kubernetes")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    kubernetes: Kubernetes,
     /// Folder for what was good last, so that a restart with a broken file serves it. `<config>/.meltemi` if absent.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -68,22 +73,22 @@ impl Serve {
     }
 
     async fn serve(self) -> anyhow::Result<()> {
+        let Some(config) = self.config else { return self.kubernetes.serve(self.xds, self.admin).await };
         let store = Store::new();
         let xds = bind(self.xds, "xDS").await?;
         let admin = bind(self.admin, "the admin endpoint").await?;
-        let mut state = State::new(self.state.unwrap_or_else(|| self.config.join(".meltemi")), &self.config);
+        let mut state = State::new(self.state.unwrap_or_else(|| config.join(".meltemi")), &config);
         // Before the first look, so that no change falls between.
-        let watch = Watch::new(&self.config, state.path())
-            .with_context(|| format!("cannot watch {}", self.config.display()))?;
+        let watch = Watch::new(&config, state.path()).with_context(|| format!("cannot watch {}", config.display()))?;
         let good = state.load();
         let last = LastGood::from_objects(good.iter().cloned());
-        let source = Source { folder: Folder::from_objects(&self.config, good), last, state, saves: true };
+        let source = Source { folder: Folder::from_objects(&config, good), last, state, saves: true };
         let (stop, stopped) = watch::channel(false);
         let wait = |mut stopped: watch::Receiver<bool>| async move {
             // An error means that the sender is gone: that is the end as well.
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        tracing::info!(xds = %self.xds, admin = %format!("http://{}/", self.admin), config = %self.config.display(), "serving");
+        tracing::info!(xds = %self.xds, admin = %format!("http://{}/", self.admin), config = %config.display(), "serving");
         let mut follower = tokio::spawn(follow(source, watch, store.clone()));
         let servers = async {
             tokio::try_join!(
@@ -106,11 +111,11 @@ impl Serve {
     }
 }
 
-async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+pub(super) async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {what}"))
 }
 
-async fn terminated() -> anyhow::Result<()> {
+pub(super) async fn terminated() -> anyhow::Result<()> {
     let mut terminate = unix::signal(unix::SignalKind::terminate())?;
     let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
     tokio::select! {

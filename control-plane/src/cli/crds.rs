@@ -1,0 +1,16 @@
+use clap::Args;
+
+use crate::kubernetes::crds_yaml;
+
+/// Print the Kubernetes definitions of our kinds.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  meltemi crds | kubectl apply --server-side -f -")]
+pub struct Crds {}
+
+impl Crds {
+    pub fn run(self) -> anyhow::Result<u8> {
+        print!("{}", crds_yaml()?);
+        Ok(0)
+    }
+}

@@ -1,0 +1,30 @@
+//! Kubernetes as the source of objects, and as the place where Istio's objects are written.
+//!
+//! ```text
+//! watches → cache → last good → istio::compile ─┬→ store (xDS: every replica)
+//!                                               ├→ writer ┐ only while
+//!                                               └→ status ┘ we hold the lease
+//! ```
+
+mod cache;
+mod crd;
+mod debounce;
+mod events;
+mod kinds;
+mod lease;
+mod listing;
+mod live;
+mod parse;
+mod reporter;
+mod serve;
+mod status;
+mod watches;
+mod writer;
+
+pub use crd::crds_yaml;
+pub use serve::{Settings, client, serve};
+
+/// Our name as the owner of fields, as the reporter of events, and in the lease.
+const MANAGER: &str = "meltemi";
+/// Label of everything that we write.
+const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", MANAGER);

@@ -1,0 +1,109 @@
+//! Objects of the API into the objects of the model, by the same types as a folder's.
+
+use std::collections::BTreeMap;
+
+use kube::core::ObjectMeta;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::kinds::Watched;
+use crate::{
+    model::{AnyObject, Metadata, Object},
+    problem::{Origin, Problem},
+};
+
+/// Annotations that mean something to us; all others come and go without a word.
+const ANNOTATIONS: [&str; 2] = ["meltemi.dev/", "networking.istio.io/"];
+
+/// The object's name in what we say about it.
+pub(super) fn origin(watched: Watched, metadata: &ObjectMeta) -> Origin {
+    let name = metadata.name.as_deref().unwrap_or_default();
+    // As in a folder, where objects without a namespace are in `default`: kinds of a cluster are no exception.
+    let namespace = metadata.namespace.as_deref().unwrap_or("default");
+    let resource = watched.resource();
+    Origin { group: resource.group, kind: resource.kind, name: format!("{namespace}/{name}"), ..Origin::default() }
+}
+
+/// Reads an object, or says which field is wrong.
+pub(super) fn parse(watched: Watched, metadata: &ObjectMeta, data: &Value) -> Result<AnyObject, Box<Problem>> {
+    let origin = origin(watched, metadata);
+    let metadata = Metadata {
+        name: metadata.name.clone().unwrap_or_default(),
+        namespace: metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+        labels: metadata.labels.clone().unwrap_or_default(),
+        annotations: annotations(metadata),
+    };
+    Ok(match watched {
+        Watched::Service => AnyObject::Service(object(origin, metadata, data)?),
+        Watched::ServiceEntry => AnyObject::ServiceEntry(object(origin, metadata, data)?),
+        Watched::DestinationRule => AnyObject::DestinationRule(object(origin, metadata, data)?),
+        Watched::ApplicationProtocol | Watched::AerakiApplicationProtocol => {
+            AnyObject::ApplicationProtocol(object(origin, metadata, data)?)
+        }
+        Watched::MetaRouter | Watched::AerakiMetaRouter => AnyObject::MetaRouter(object(origin, metadata, data)?),
+        Watched::Pod => return Err(Box::new(origin.error("", "pods have nothing to be parsed"))),
+    })
+}
+
+fn annotations(metadata: &ObjectMeta) -> BTreeMap<String, String> {
+    let all = metadata.annotations.iter().flatten();
+    all.filter(|(key, _)| ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix)))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+#[derive(Deserialize)]
+struct WithSpec<T> {
+    spec: T,
+}
+
+fn object<T: DeserializeOwned>(origin: Origin, metadata: Metadata, data: &Value) -> Result<Object<T>, Box<Problem>> {
+    match serde_path_to_error::deserialize::<_, WithSpec<T>>(data) {
+        Ok(WithSpec { spec }) => Ok(Object { origin, metadata, spec }),
+        Err(error) => {
+            let path = error.path().to_string();
+            let field = if path == "." || path == "?" { String::new() } else { path };
+            Err(Box::new(origin.error(field, error.into_inner().to_string())))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn metadata() -> ObjectMeta {
+        ObjectMeta {
+            name: Some("echo".to_owned()),
+            namespace: Some("shop".to_owned()),
+            annotations: Some(
+                [("meltemi.dev/codec", "thrift"), ("kubectl.kubernetes.io/last-applied-configuration", "{}")]
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .into(),
+            ),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn the_field_and_the_reason_are_told() {
+        let data = json!({"spec": {"hosts": ["a"], "routes": [{"name": "r", "timeout": "5 parsecs"}]}});
+        let problem = parse(Watched::MetaRouter, &metadata(), &data).unwrap_err();
+        assert_eq!(
+            problem.to_string(),
+            "error: MetaRouter shop/echo: spec.routes[0].timeout: `5 parsecs` is not a duration; write a number and a \
+             unit, such as 1.5s, 20ms or 1m"
+        );
+        let problem = parse(Watched::AerakiMetaRouter, &metadata(), &json!({})).unwrap_err();
+        assert!(problem.to_string().contains("MetaRouter shop/echo: missing field `spec`"));
+    }
+
+    #[test]
+    fn annotations_of_others_are_passed_over() {
+        let data = json!({"spec": {"ports": [{"port": 1, "nodePort": 2}]}, "status": {"loadBalancer": {}}});
+        let AnyObject::Service(service) = parse(Watched::Service, &metadata(), &data).unwrap() else { panic!() };
+        assert_eq!(service.metadata.annotations.keys().collect::<Vec<_>>(), ["meltemi.dev/codec"]);
+    }
+}

@@ -1,0 +1,225 @@
+//! From the cluster's objects to what proxies are served and what is written, again after each change.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tokio::{
+    sync::watch,
+    task::{JoinSet, block_in_place},
+    time::sleep,
+};
+use tracing::{error, info, warn};
+
+use super::{
+    cache::{Cache, Seen},
+    debounce::settled,
+    events::Events,
+    lease::Elector,
+    live::{Live, Target},
+    reporter::{Judged, Reporter},
+    watches,
+    writer::{Order, Wanted, Writer},
+};
+use crate::{
+    compile::Compiled,
+    istio::{self, Desired, Facts},
+    last_good::LastGood,
+    model::check_annotations,
+    problem::{Key, Problem, Severity},
+    snapshot::{Snapshot, TypeUrl, version_of_all},
+    store::Store,
+};
+
+/// Between words about what is still waited for.
+const WORD: Duration = Duration::from_secs(10);
+
+/// How the cluster is served.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the lease is.
+    pub namespace: String,
+    /// Istio's root namespace.
+    pub root_namespace: String,
+    /// How Istio's objects are made.
+    pub istio: istio::Options,
+}
+
+/// Connects to a cluster: that of the file, or the one that we run in.
+///
+/// # Errors
+/// If the configuration cannot be read.
+pub async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+    let config = match kubeconfig {
+        Some(file) => {
+            let kubeconfig = Kubeconfig::read_from(file).with_context(|| format!("cannot read {}", file.display()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
+        }
+        None => Config::incluster().context("this is no pod of a cluster; name one by --kubeconfig")?,
+    };
+    Ok(Client::try_from(config)?)
+}
+
+/// Publishes to `store` and writes to the cluster until `stopped`.
+///
+/// # Errors
+/// If a part of it ends by itself, which none should.
+pub async fn serve(
+    client: Client,
+    settings: Settings,
+    store: Arc<Store>,
+    mut stopped: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let identity = identity();
+    let (cache, live) = (Arc::new(Cache::default()), Arc::new(Live::default()));
+    let events = Events::new(client.clone(), &identity);
+    let (elector, leadership) = Elector::new(client.clone(), &settings.namespace, &identity);
+    let (orders, ordered) = watch::channel(None);
+    let (reports, report) = watch::channel(Default::default());
+    let (judgements, judged) = watch::channel(Arc::default());
+    let mut tasks = JoinSet::new();
+    watches::read(&client, &cache, &mut tasks);
+    watches::write(&client, &live, &mut tasks);
+    let writer = Writer::new(client.clone(), live, leadership.clone(), events.clone(), reports);
+    tasks.spawn(writer.run(ordered));
+    let reporter = Reporter { client, cache: cache.clone(), store: store.clone(), leadership, events, report, judged };
+    tasks.spawn(reporter.run());
+    let publisher = Publisher { settings, store, orders, judgements, last_good: LastGood::default(), last: None };
+    tasks.spawn(publisher.run(cache));
+    let (end, ended) = watch::channel(false);
+    let elector = tokio::spawn(elector.run(ended));
+    let result = tokio::select! {
+        // An error means that the sender is gone: that is the end as well.
+        _ = stopped.wait_for(|stop| *stop) => Ok(()),
+        ended = tasks.join_next() => Err(anyhow::anyhow!("a part of the control plane has ended: {ended:?}")),
+    };
+    // Nothing is written any more when the lease is given back.
+    tasks.shutdown().await;
+    let _ = end.send(true);
+    elector.await.context("the election has ended")?;
+    result
+}
+
+/// Tells this process from all others that ever were.
+fn identity() -> String {
+    let name =
+        std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "meltemi".to_owned());
+    let time = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    let nanos = time.map_or(0, |time| time.as_nanos());
+    format!("{name}_{:x}_{nanos:x}", std::process::id())
+}
+
+/// Compiles and hands on.
+struct Publisher {
+    settings: Settings,
+    store: Arc<Store>,
+    orders: watch::Sender<Option<Arc<Order>>>,
+    judgements: watch::Sender<Arc<Judged>>,
+    last_good: LastGood,
+    /// What was published last.
+    last: Option<(Vec<String>, Vec<Problem>)>,
+}
+
+impl Publisher {
+    async fn run(mut self, cache: Arc<Cache>) {
+        loop {
+            if self.last.is_none() {
+                tokio::select! {
+                    () = settled(&cache.changed) => {}
+                    () = sleep(WORD) => info!("waiting for the first list of {}", cache.incomplete().join(", ")),
+                }
+            } else {
+                settled(&cache.changed).await;
+            }
+            if let Some(seen) = cache.read() {
+                block_in_place(|| self.publish(seen));
+            }
+        }
+    }
+
+    fn publish(&mut self, seen: Seen) {
+        let Seen { model, mut problems, workloads, about } = seen;
+        let facts = Facts { root_namespace: self.settings.root_namespace.clone(), workloads };
+        let served = self.last_good.take(model, |model| {
+            let compiled = istio::compile(model, &facts, &self.settings.istio);
+            let problems = compiled.problems.into_iter().chain(check_annotations(model)).collect();
+            Compiled { snapshot: compiled.snapshot, problems }
+        });
+        problems.extend(served.problems);
+        let compiled = istio::compile(&served.model, &facts, &self.settings.istio);
+        let owners = compiled.desired.iter().filter_map(|desired| {
+            let owner = desired.owner.as_ref()?.key();
+            let about = about.iter().find(|about| about.key == owner)?;
+            let same = about.namespace.as_deref() == Some(desired.namespace.as_str());
+            let resource = about.watched.resource();
+            let reference = OwnerReference {
+                api_version: resource.api_version,
+                kind: resource.kind,
+                name: about.name.clone(),
+                uid: about.uid.clone(),
+                ..OwnerReference::default()
+            };
+            // An owner elsewhere would make the garbage collector take the object away.
+            Some((target(desired), (about.uid.clone(), same.then_some(reference))))
+        });
+        let owners: BTreeMap<Target, (String, Option<OwnerReference>)> = owners.collect();
+        let wanted = compiled.desired.into_iter().map(|desired| {
+            let target = target(&desired);
+            let owner = owners.get(&target).and_then(|(_, reference)| reference.clone());
+            (target, Wanted { spec: desired.spec, owner })
+        });
+        // After a restart nothing good is known of an object that is wrong now: what was made from it stays.
+        let wrong: HashSet<Key> = problems
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error)
+            .map(|problem| problem.origin.key())
+            .collect();
+        let held = about.iter().filter(|about| wrong.contains(&about.key)).map(|about| about.uid.clone()).collect();
+        let number = self.order(Order { number: 0, wanted: wanted.collect(), held });
+        self.hand_to_proxies(compiled.snapshot, &problems);
+        let owners = owners.into_iter().map(|(target, (uid, _))| (target, uid)).collect();
+        self.judgements.send_replace(Arc::new(Judged { number, about, problems, owners }));
+    }
+
+    /// Gives an order to the writer, unless it is the one that it has; gives its number.
+    fn order(&self, new: Order) -> u64 {
+        let last = self.orders.borrow().clone();
+        let number = last.as_ref().map_or(0, |order| order.number);
+        if last.is_some_and(|last| last.wanted == new.wanted && last.held == new.held) {
+            return number;
+        }
+        let number = number.saturating_add(1);
+        self.orders.send_replace(Some(Arc::new(Order { number, ..new })));
+        number
+    }
+
+    fn hand_to_proxies(&mut self, snapshot: Snapshot, problems: &[Problem]) {
+        let versions: Vec<String> = TypeUrl::ALL.into_iter().map(|kind| version_of_all(snapshot.of(kind))).collect();
+        if self.last.as_ref().is_some_and(|(last, known)| *last == versions && known == problems) {
+            return;
+        }
+        let known = self.last.take().map(|(_, known)| known).unwrap_or_default();
+        for problem in problems.iter().filter(|problem| !known.contains(problem)) {
+            match problem.severity {
+                Severity::Error => error!("{problem}"),
+                Severity::Warning => warn!("{problem}"),
+            }
+        }
+        self.store.publish(snapshot, problems.to_vec());
+        info!(generation = self.store.now().generation, "published");
+        self.last = Some((versions, problems.to_vec()));
+    }
+}
+
+fn target(desired: &Desired) -> Target {
+    Target { kind: desired.kind, namespace: desired.namespace.clone(), name: desired.name.clone() }
+}

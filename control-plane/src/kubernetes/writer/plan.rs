@@ -1,0 +1,173 @@
+//! What must be written so that the cluster is as we want it. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use serde_json::Value;
+
+use super::super::live::{LiveObject, Target};
+
+/// An object as we want it.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) struct Wanted {
+    pub(in super::super) spec: Value,
+    pub(in super::super) owner: Option<OwnerReference>,
+}
+
+/// What we last wrote, and what the API server made of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Written {
+    pub(super) wanted: Wanted,
+    /// The API server drops fields that its schema lacks: that is no drift.
+    pub(super) became: Value,
+}
+
+/// One write.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Action {
+    /// There is none of ours: another's may be in its place. `drift`: somebody took ours away.
+    Create { drift: bool },
+    /// The object of this uid, and no other of its name, is not as it should be. `drift`: somebody else changed it.
+    Update { uid: String, drift: bool },
+    /// It has our label, but we did not write it.
+    Foreign,
+    /// Ours, and no longer wanted.
+    Delete { uid: String, version: String },
+}
+
+/// Compares. `held`: uids of owners about which nothing good is known, whose objects stay.
+pub(super) fn plan(
+    wanted: &BTreeMap<Target, Wanted>,
+    live: &BTreeMap<Target, LiveObject>,
+    written: &BTreeMap<Target, Written>,
+    held: &BTreeSet<String>,
+) -> Vec<(Target, Action)> {
+    let mut actions = Vec::new();
+    for (target, wanted) in wanted {
+        // What was written before another content was wanted tells nothing about drift.
+        let written = written.get(target).filter(|written| written.wanted == *wanted);
+        match live.get(target) {
+            None => actions.push((target.clone(), Action::Create { drift: written.is_some() })),
+            Some(object) if !object.ours => actions.push((target.clone(), Action::Foreign)),
+            // It is made anew when it is gone.
+            Some(object) if object.deleted => {}
+            Some(object) => {
+                let expected = written.map_or(&wanted.spec, |written| &written.became);
+                if object.spec != *expected || !has_owner(object, wanted) {
+                    let action = Action::Update { uid: object.uid.clone(), drift: written.is_some() };
+                    actions.push((target.clone(), action));
+                }
+            }
+        }
+    }
+    for (target, object) in live {
+        let held = object.owners.iter().any(|owner| held.contains(&owner.uid));
+        if object.ours && !object.deleted && !held && !wanted.contains_key(target) {
+            let action = Action::Delete { uid: object.uid.clone(), version: object.version.clone() };
+            actions.push((target.clone(), action));
+        }
+    }
+    actions
+}
+
+fn has_owner(object: &LiveObject, wanted: &Wanted) -> bool {
+    match &wanted.owner {
+        Some(owner) => object.owners.iter().any(|own| own.uid == owner.uid),
+        None => object.owners.is_empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::istio::DesiredKind;
+
+    fn target(name: &str) -> Target {
+        Target { kind: DesiredKind::EnvoyFilter, namespace: "a".to_owned(), name: name.to_owned() }
+    }
+
+    fn wanted(spec: Value) -> Wanted {
+        Wanted { spec, owner: None }
+    }
+
+    fn live(spec: Value) -> LiveObject {
+        LiveObject {
+            uid: "u".to_owned(),
+            version: "7".to_owned(),
+            spec,
+            owners: Vec::new(),
+            ours: true,
+            deleted: false,
+        }
+    }
+
+    fn one(wanted: Option<Wanted>, live: Option<LiveObject>, written: Option<Written>) -> Option<Action> {
+        let map = |value| [(target("x"), value)];
+        let actions = plan(
+            &wanted.map(map).into_iter().flatten().collect(),
+            &live.into_iter().map(|value| (target("x"), value)).collect(),
+            &written.into_iter().map(|value| (target("x"), value)).collect(),
+            &BTreeSet::new(),
+        );
+        assert!(actions.len() <= 1);
+        actions.into_iter().next().map(|(_, action)| action)
+    }
+
+    #[test]
+    fn equal_content_is_not_written() {
+        let same = json!({"a": 1});
+        assert_eq!(one(Some(wanted(same.clone())), Some(live(same.clone())), None), None);
+        let written = Written { wanted: wanted(same.clone()), became: same.clone() };
+        assert_eq!(one(Some(wanted(same.clone())), Some(live(same)), Some(written)), None);
+    }
+
+    #[test]
+    fn what_the_server_drops_is_written_once() {
+        let (full, pruned) = (json!({"a": 1, "b": 2}), json!({"a": 1}));
+        let written = Written { wanted: wanted(full.clone()), became: pruned.clone() };
+        let update = Action::Update { uid: "u".to_owned(), drift: false };
+        assert_eq!(one(Some(wanted(full.clone())), Some(live(pruned.clone())), None), Some(update.clone()));
+        assert_eq!(one(Some(wanted(full)), Some(live(pruned.clone())), Some(written.clone())), None);
+        let other = one(Some(wanted(json!({"a": 3}))), Some(live(pruned)), Some(written));
+        assert_eq!(other, Some(update), "a new wish is no drift");
+    }
+
+    #[test]
+    fn drift_is_told_from_news() {
+        let ours = json!({"a": 1});
+        let written = || Some(Written { wanted: wanted(json!({"a": 1})), became: json!({"a": 1}) });
+        let edited = one(Some(wanted(ours.clone())), Some(live(json!({"a": 9}))), written());
+        assert_eq!(edited, Some(Action::Update { uid: "u".to_owned(), drift: true }));
+        let gone = one(Some(wanted(ours.clone())), None, written());
+        assert_eq!(gone, Some(Action::Create { drift: true }));
+        assert_eq!(one(Some(wanted(ours)), None, None), Some(Action::Create { drift: false }));
+    }
+
+    #[test]
+    fn only_ours_is_changed_or_deleted() {
+        let foreign = LiveObject { ours: false, ..live(json!({})) };
+        assert_eq!(one(None, Some(foreign.clone()), None), None);
+        assert_eq!(one(Some(wanted(json!({"a": 1}))), Some(foreign), None), Some(Action::Foreign));
+        let delete = Action::Delete { uid: "u".to_owned(), version: "7".to_owned() };
+        assert_eq!(one(None, Some(live(json!({}))), None), Some(delete));
+        let leaving = LiveObject { deleted: true, ..live(json!({})) };
+        assert_eq!(one(None, Some(leaving.clone()), None), None);
+        assert_eq!(one(Some(wanted(json!({"a": 1}))), Some(leaving), None), None);
+    }
+
+    #[test]
+    fn objects_of_owners_that_are_wrong_stay() {
+        let owner = OwnerReference { uid: "router".to_owned(), ..OwnerReference::default() };
+        let owned = LiveObject { owners: vec![owner.clone()], ..live(json!({})) };
+        let live_now = BTreeMap::from([(target("x"), owned.clone())]);
+        let held = BTreeSet::from(["router".to_owned()]);
+        assert_eq!(plan(&BTreeMap::new(), &live_now, &BTreeMap::new(), &held), []);
+        assert_eq!(plan(&BTreeMap::new(), &live_now, &BTreeMap::new(), &BTreeSet::new()).len(), 1);
+        let wanted = Wanted { spec: json!({}), owner: Some(owner) };
+        assert_eq!(one(Some(wanted.clone()), Some(owned), None), None);
+        let update = Action::Update { uid: "u".to_owned(), drift: false };
+        assert_eq!(one(Some(wanted), Some(live(json!({}))), None), Some(update), "its owner is missing");
+    }
+}
