@@ -1,12 +1,15 @@
 """Starts real Envoys, our real control plane and real peers on free ports, and ends them all."""
 
+import fcntl
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
@@ -17,11 +20,28 @@ DIST = ROOT / "dist"
 PEERS = pathlib.Path(__file__).resolve().parent / "peers"
 
 
+PORTS = range(10_000, 32_000)
+LAST_PORT = pathlib.Path(tempfile.gettempdir()) / "meltemi-last-port"
+
+
 def free_port() -> int:
-    """A port that nobody listens on now. Envoy would share a port without a word, so each is used once."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on, and that nobody is given again soon, on the whole machine: Envoy would share one without a
+    word. Outgoing connections have theirs elsewhere, from 32,768 on."""
+    with open(LAST_PORT, "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        port = int(file.read() or PORTS.start)
+        for _ in PORTS:
+            port = port + 1 if port + 1 in PORTS else PORTS.start
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("", port))
+                except OSError:
+                    continue
+            file.truncate(0)
+            file.write(str(port))
+            return port
+    raise OSError("no port is free")
 
 
 def wait_until(condition, what: str, seconds: float = 20):
@@ -98,10 +118,10 @@ class World:
         partial.write_text(text)
         partial.rename(self.config / f"{name}.yaml")
 
-    def serve(self):
+    def serve(self, seconds: float = 20):
         self.start("serve", DIST / "meltemi", "serve", "--config", self.config, "--xds", f"127.0.0.1:{self.xds}",
                    "--admin", f"127.0.0.1:{self.admin}")
-        wait_until(lambda: get(self.admin, "/readyz"), "the control plane")
+        wait_until(lambda: get(self.admin, "/readyz"), "the control plane", seconds)
 
     def envoy(self, *options, wait_for=()):
         """Starts Envoy and waits until it listens on these ports."""
@@ -130,15 +150,18 @@ class World:
         return int(next(line.split()[-1] for line in lines if line.startswith("meltemi_generation_total")))
 
     def in_sync(self):
-        """Waits until the proxy has taken all that was sent."""
+        """Waits until the proxy was sent all that there is now, and has taken it."""
+        generation = self.generation()
+
         def taken():
             proxies = json.loads(get(self.admin, "/proxies"))
-            return proxies and all(state["sent"] == state["acked"] for state in proxies[0]["types"].values())
+            return proxies and all(
+                proxy.get("generation", generation) >= generation
+                and all(state["sent"] == state["acked"] for state in proxy["types"].values()) for proxy in proxies)
         wait_until(taken, "the proxy to be in sync")
 
     def changed(self, name: str, *objects):
         self.published(lambda: self.write(name, *objects))
-        time.sleep(0.05)
         self.in_sync()
 
     def refused(self) -> list[str]:
@@ -153,6 +176,28 @@ class World:
         lines = get(self.envoy_admin, f"/stats?filter={pattern}").splitlines()
         pairs = (line.split(": ", 1) for line in lines if ": " in line)
         return {name.removeprefix("dynamicmodulescustom."): int(value) for name, value in pairs if value.isdigit()}
+
+    def counter(self, name: str) -> int:
+        return self.stats(f"^(dynamicmodulescustom\\.)?{re.escape(name)}$").get(name, 0)
+
+    def in_flight(self, protocol="thrift") -> int:
+        return self.counter(f"meltemi.{protocol}.in_flight")
+
+    def allocated(self) -> int:
+        """Bytes that Envoy has allocated, when they have been the same for a while."""
+        seen = []
+
+        def settled():
+            seen.append(int(json.loads(get(self.envoy_admin, "/memory"))["allocated"]))
+            time.sleep(0.05)
+            return len(seen) >= 10 and max(seen[-10:]) - min(seen[-10:]) < 16 * 1024
+        wait_until(settled, "Envoy's memory to settle")
+        return seen[-1]
+
+    def resident(self) -> int:
+        """Memory of Envoy's process, in bytes."""
+        status = open(f"/proc/{self.processes['envoy'].pid}/status").read()
+        return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
     # Peers
 

@@ -96,18 +96,20 @@ impl Serve {
                 async { admin::serve(admin, store.clone(), wait(stopped.clone())).await.context("admin server") },
             )
         };
-        tokio::select! {
-            result = servers => { result?; }
+        let outcome = tokio::select! {
+            result = servers => result.map(|_| ()),
             ended = &mut follower => return Err(stopped_following(ended)),
             signal = terminated() => {
-                signal?;
                 tracing::info!("stopping");
                 // Streams of proxies have no end of their own: they are cut, and the proxies keep what they have.
                 let _ = stop.send(true);
+                signal
             }
-        }
+        };
+        // Not while it is in the middle of something, which would find the runtime gone.
         follower.abort();
-        Ok(())
+        let _ = follower.await;
+        outcome
     }
 }
 
