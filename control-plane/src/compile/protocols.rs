@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use meltemi::{Capabilities, CodecEntry, Options};
-use meltemi_engine::config::{CodecConfig, LimitsConfig};
+use meltemi_engine::config::{CodecConfig, LimitsConfig, MOST_FRAME_BYTES};
 
 use super::services::taken;
 use crate::{
@@ -78,8 +78,9 @@ impl<'a> Protocols<'a> {
                 problems.push(object.origin.error(field, reason));
                 continue;
             }
-            if spec.max_frame_bytes == Some(0) {
-                problems.push(object.origin.error("spec.maxFrameBytes", "must be more than 0"));
+            if let Some(bytes) = spec.max_frame_bytes.filter(|bytes| !(1..=MOST_FRAME_BYTES).contains(bytes)) {
+                let reason = format!("must be more than 0 and at most {MOST_FRAME_BYTES} (32 MiB), not {bytes}");
+                problems.push(object.origin.error("spec.maxFrameBytes", reason));
                 continue;
             }
             if let Some(first) = declared.get(spec.protocol.as_str()) {

@@ -19,7 +19,7 @@ pub struct ApplicationProtocol {
     /// Who routes, and what. A port can differ by the annotation `meltemi.dev/mode.<port>` of its service.
     #[serde(default)]
     pub mode: Mode,
-    /// Bytes of one frame at most; 16 MiB if absent.
+    /// Bytes of one frame at most; 16 MiB if absent, no more than 32 MiB.
     #[serde(default)]
     pub max_frame_bytes: Option<u32>,
 }

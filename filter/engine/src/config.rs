@@ -11,6 +11,9 @@ use thiserror::Error;
 /// The only version there is.
 pub const VERSION: u32 = 1;
 
+/// The largest frame that every Envoy can carry in request mode: 1.38 cannot tell the outlet in how many pieces one comes.
+pub const MOST_FRAME_BYTES: u32 = 32 << 20;
+
 /// A configuration that is not taken; the message names the place.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
@@ -59,7 +62,7 @@ impl CodecConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Bytes in one frame.
+    /// Bytes in one frame; in the outlet, on Envoy 1.38, no more than 32 MiB.
     pub max_frame_bytes: u32,
     /// Bytes of all header names and values of one frame.
     pub max_header_bytes: u32,

@@ -137,6 +137,12 @@ spec: {spec}
         "more than 0",
     );
     is_wrong(
+        &[protocol("{protocol: x, codec: thrift, maxFrameBytes: 33554433}")],
+        "ApplicationProtocol",
+        "spec.maxFrameBytes",
+        "at most 33554432",
+    );
+    is_wrong(
         &[protocol("{protocol: x, codec: thrift, options: {nonsense: 1}}")],
         "ApplicationProtocol",
         "spec.options.nonsense",

@@ -46,12 +46,9 @@ pub(crate) struct Bridge<'a> {
 /// used for those that come.
 const MOST_PIECES: usize = 1 << 18;
 
-/// Bytes of a frame for which [`MOST_PIECES`] are more than enough, whoever cuts it.
-const MOST_UNCOUNTED: u32 = 32 << 20;
-
-/// The largest frame for which this Envoy's bridges are safe; `None`: any.
-pub(crate) fn most_frame_bytes() -> Option<u32> {
-    (REQUEST_PIECES.is_none() || RESPONSE_PIECES.is_none()).then_some(MOST_UNCOUNTED)
+/// This Envoy can say how many pieces a body is in. If not, [`MOST_PIECES`] must be enough.
+pub(crate) fn counts_pieces() -> bool {
+    REQUEST_PIECES.is_some() && RESPONSE_PIECES.is_some()
 }
 
 /// A reply with this header is not tried again for its status, unless a policy asks for `envoy-ratelimited`. Up to Envoy

@@ -13,7 +13,7 @@ mod listener;
 mod network;
 mod types;
 
-pub(crate) use bridge::{Bridge, Request, RequestConfig, most_frame_bytes};
+pub(crate) use bridge::{Bridge, Request, RequestConfig, counts_pieces};
 pub(crate) use listener::{Accept, Listener};
 pub(crate) use network::{ConfigScope, Connection, Connections, Metric, Network, Wakeup};
 pub(crate) use types::{ConnectionEvent, Status};

@@ -7,14 +7,14 @@ use std::{
 use meltemi_core::FailureKind;
 use meltemi_engine::{
     HeaderStore,
-    config::{ConfigError, OutletConfig},
+    config::{ConfigError, MOST_FRAME_BYTES, OutletConfig},
     names,
     outlet::{Outlet, OutletShared},
 };
 
 use super::congestion;
 use crate::{
-    abi::{Bridge, Request, RequestConfig, most_frame_bytes},
+    abi::{Bridge, Request, RequestConfig, counts_pieces},
     registry,
 };
 
@@ -27,9 +27,9 @@ pub(super) struct OutletRequests {
 impl OutletRequests {
     pub(super) fn new(config: &OutletConfig) -> Result<Self, ConfigError> {
         let bytes = config.limits.max_frame_bytes;
-        if let Some(most) = most_frame_bytes().filter(|most| bytes > *most) {
+        if bytes > MOST_FRAME_BYTES && !counts_pieces() {
             return Err(ConfigError(format!(
-                "field `limits.max_frame_bytes`: this Envoy cannot say in how many pieces a frame comes, which is safe up to {most} bytes, not {bytes}; Envoy 1.39 can"
+                "field `limits.max_frame_bytes`: Envoy before 1.39 cannot say in how many pieces a frame comes; there it is safe up to {MOST_FRAME_BYTES}, not {bytes}"
             )));
         }
         let shared = Arc::new(OutletShared::new(config, registry::build(&config.codec)?)?);

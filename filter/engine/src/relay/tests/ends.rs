@@ -161,3 +161,18 @@ fn frames_that_cannot_be_taken_are_answered_if_they_are_requests() {
         assert_eq!(bench.relay.take_stats().decode_errors, 3);
     });
 }
+
+#[test]
+fn calls_that_nobody_can_answer_any_more_are_counted() {
+    let calls = [request(1, "s.hello", &[], b""), request(2, "s.hello", &[], b""), request(3, "s.hello", &[], b"")];
+    in_all_pieces(&config(routes()), Ordering::Multiplexed, |bench| {
+        bench.send(&request(9, "s.denied", &[], b""));
+        assert_eq!(bench.relay.routed(), (&b""[..], &b""[..]));
+        bench.send(&[&calls.concat()[..], &one_way(4, "s.hello", b"")].concat()).answer(&echo(&calls[1]));
+        assert_eq!(bench.relay.routed(), (&b"s"[..], &b"hello"[..]));
+        bench.relay.on_lost();
+        let stats = bench.relay.take_stats();
+        let of = |kind| stats.errors()[FailureKind::ALL.iter().position(|other| *other == kind).unwrap()];
+        assert_eq!((of(FailureKind::UpstreamReset), of(FailureKind::Denied)), (2, 1));
+    });
+}
