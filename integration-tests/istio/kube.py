@@ -29,13 +29,13 @@ class Kubernetes:
 
     def __init__(self, registry: Registry, binaries: pathlib.Path, folder: pathlib.Path):
         self.registry, self.binaries, self.folder = registry, binaries, folder
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.kubeconfig = folder / "kubeconfig"
         self.plurals: dict[tuple[str, str], tuple[str, bool]] = {}
         self.etcd_port, self.port, self.token = free_port(), free_port(), secrets.token_hex(16)
 
     def up(self):
         folder = self.folder
+        folder.mkdir(parents=True, exist_ok=True)
         sh("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", folder / "sa.key")
         (folder / "tokens.csv").write_text(f'{self.token},admin,admin,"system:masters"\n')
         etcd = f"http://127.0.0.1:{self.etcd_port}"
@@ -176,7 +176,7 @@ class Kubernetes:
                 self.request("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", text, "application/yaml")
 
         def served(name):
-            state = self.get("apiextensions.k8s.io/v1", "CustomResourceDefinition", name)["status"].get("conditions", [])
+            state = self.get("apiextensions.k8s.io/v1", "CustomResourceDefinition", name)["status"].get("conditions") or []
             return any(one["type"] == "Established" and one["status"] == "True" for one in state)
         for name in names:
             wait_until(lambda: served(name), f"definition {name}", 30)

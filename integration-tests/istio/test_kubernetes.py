@@ -1,0 +1,377 @@
+"""Our control plane on a real API server, with the rights of the chart and no others."""
+
+import copy
+import signal
+import time
+
+import pytest
+
+import fetch
+from apiserver import NAMESPACE, Cluster, rules
+from harness import wait_until
+from kube import ApiError
+
+ROOT = "istio-system"
+FILTER = ("networking.istio.io/v1alpha3", "EnvoyFilter")
+VIRTUAL = ("networking.istio.io/v1", "VirtualService")
+OURS = "meltemi.dev/v1alpha1"
+LABEL = {"app.kubernetes.io/managed-by": "meltemi"}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    if not (fetch.TARGET / "stamp").exists():
+        pytest.skip("SKIPPED the API server: run `make testbed` first")
+    cluster = Cluster(fetch.binaries(), tmp_path_factory.mktemp("cluster"))
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture(scope="module")
+def controller(cluster):
+    """The replica that all tests share unless they need others."""
+    controller = cluster.replica("shared").start()
+    wait_until(controller.is_leader, "the lease", 30)
+    yield controller
+    controller.stop()
+
+
+@pytest.fixture
+def space(cluster, request):
+    """A namespace of the test's own."""
+    name = request.node.name.replace("_", "-").replace("[", "-").replace("]", "").lower()[:60].rstrip("-")
+    cluster.kube.namespace(name)
+    yield name
+    cluster.kube.delete({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    # Objects of one test do not count in the next.
+    wait_until(lambda: cluster.kube.get("v1", "Namespace", name) is None, f"namespace {name} to end", 30)
+
+
+def service(space: str, name="orders", codec="thrift", port=9090, **port_fields) -> dict:
+    fields = {"name": "rpc", "port": port, "appProtocol": f"meltemi.dev/{codec}"} | port_fields
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": space},
+            "spec": {"selector": {"app": name}, "ports": [fields]}}
+
+
+def router(space: str, name="orders", host=None, **spec) -> dict:
+    host = host or f"orders.{space}.svc.cluster.local"
+    routes = [{"name": "all", "route": [{"destination": {"host": host}}]}]
+    return {"apiVersion": OURS, "kind": "MetaRouter", "metadata": {"name": name, "namespace": space},
+            "spec": {"hosts": [host], "routes": routes} | spec}
+
+
+def filters(kube, about: str) -> dict[str, dict]:
+    """Our EnvoyFilters that say something about this namespace."""
+    return {f"{item['metadata']['namespace']}/{item['metadata']['name']}": item for item in kube.list(*FILTER)
+            if about in str(item["spec"]) or item["metadata"]["namespace"] == about}
+
+
+def within_two_seconds(condition, what: str):
+    return wait_until(condition, what, 2)
+
+
+def condition(kube, item: dict, kind: str) -> dict:
+    now = kube.request("GET", kube.path_of(item))
+    generation, status = now["metadata"]["generation"], now.get("status", {})
+    if status.get("observedGeneration") != generation:
+        return {}
+    return next((one for one in status["conditions"] if one["type"] == kind), {})
+
+
+def events(kube, name: str) -> list[dict]:
+    return [one for one in kube.list("events.k8s.io/v1", "Event") if one["regarding"]["name"] == name]
+
+
+# Objects
+
+
+def test_filters_follow_services(cluster, controller, space):
+    kube = cluster.kube
+    kube.apply(service(space, "other"))
+    within_two_seconds(lambda: filters(kube, space), "the other service's filters")
+    others = filters(kube, space)
+    kube.apply(service(space))
+    mine = within_two_seconds(lambda: filters(kube, f"orders.{space}"), "the service's filters")
+    for item in mine.values():
+        assert item["metadata"]["labels"] == LABEL
+        assert {field["manager"] for field in item["metadata"]["managedFields"]} == {"meltemi"}
+
+    kube.apply(service(space, codec="dubbo"))
+    within_two_seconds(lambda: "dubbo" in str(filters(kube, f"orders.{space}")), "the codec to change")
+    kube.apply(service(space, port=9191))
+    within_two_seconds(lambda: "9191" in str(filters(kube, f"orders.{space}")), "the port to change")
+    kube.apply(service(space, appProtocol="tcp"))
+    within_two_seconds(lambda: not filters(kube, f"orders.{space}"), "the filters of a plain port to go")
+    kube.apply(service(space))
+    within_two_seconds(lambda: filters(kube, f"orders.{space}"), "the filters to come back")
+    kube.delete(service(space))
+    within_two_seconds(lambda: not filters(kube, f"orders.{space}"), "the filters of a deleted service to go")
+    assert filters(kube, space) == others, "what is about other services is not touched"
+
+
+def test_metadata_alone_is_no_news(cluster, controller, space):
+    kube = cluster.kube
+    kube.apply(service(space), router(space))
+    within_two_seconds(lambda: kube.get(*VIRTUAL, "meltemi-orders", space), "the virtual service")
+    wait_until(lambda: condition(kube, router(space), "Programmed").get("status") == "True", "programmed", 10)
+    generation = [line for line in controller.get("/metrics").splitlines() if line.startswith("meltemi_generation")]
+    before, virtual = filters(kube, space), kube.get(*VIRTUAL, "meltemi-orders", space)
+    for item in (service(space), router(space)):
+        annotated = copy.deepcopy(item)
+        annotated["metadata"]["annotations"] = {"argocd.argoproj.io/tracking-id": "x"}
+        kube.apply(annotated, manager="argo")
+    # Something that is news tells when the rest was seen.
+    kube.apply(service(space, "later"))
+    within_two_seconds(lambda: filters(kube, f"later.{space}"), "news")
+    kube.delete(service(space, "later"))
+    within_two_seconds(lambda: filters(kube, space) == before, "nothing to have changed")
+    assert kube.get(*VIRTUAL, "meltemi-orders", space) == virtual
+    assert [line for line in controller.get("/metrics").splitlines() if line.startswith("meltemi_generation")] == generation
+
+
+def test_a_router_becomes_a_virtual_service_with_an_owner(cluster, controller, space):
+    kube = cluster.kube
+    kube.apply(service(space))
+    stored = kube.apply(router(space))
+    virtual = within_two_seconds(lambda: kube.get(*VIRTUAL, "meltemi-orders", space), "the virtual service")
+    [owner] = virtual["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("MetaRouter", "orders", stored["metadata"]["uid"])
+    wait_until(lambda: condition(kube, router(space), "Programmed").get("status") == "True", "programmed", 10)
+    assert condition(kube, router(space), "Accepted")["status"] == "True"
+    assert condition(kube, router(space), "ResolvedRefs")["status"] == "True"
+    assert condition(kube, router(space), "Programmed")["message"] == "0 of 0 connected proxies acknowledged"
+    wait_until(lambda: {"Accepted", "Programmed"} <= {one["reason"] for one in events(kube, "orders")}, "events", 5)
+    kube.delete(router(space))
+    within_two_seconds(lambda: kube.get(*VIRTUAL, "meltemi-orders", space) is None, "the virtual service to go")
+
+
+def test_drift_is_repaired_and_told_once(cluster, controller, space):
+    kube = cluster.kube
+    kube.apply(service(space))
+    name, good = within_two_seconds(lambda: next(iter(filters(kube, f"orders.{space}").items()), None), "a filter")
+    path = kube.path_of(good)
+    kube.request("PATCH", f"{path}?fieldManager=somebody", {"spec": {"configPatches": [], "priority": 7}}, "application/merge-patch+json")
+    within_two_seconds(lambda: kube.request("GET", path)["spec"]["configPatches"] == good["spec"]["configPatches"], "the repair")
+    filter_name = good["metadata"]["name"]
+    wait_until(lambda: [one for one in events(kube, filter_name) if one["reason"] == "DriftRepaired"], "the event", 5)
+    kube.request("DELETE", path)
+    within_two_seconds(lambda: kube.get(*FILTER, filter_name, good["metadata"]["namespace"]), "it to be made again")
+    told = [one for one in events(kube, filter_name) if one["reason"] == "DriftRepaired"]
+    assert len(told) == 1 and "series" not in told[0], "told once"
+    assert controller.log().count(f"{name}: somebody else changed it") == 1
+
+
+def test_foreign_objects_are_not_touched(cluster, controller, space):
+    kube = cluster.kube
+    spec = {"hosts": ["theirs.example"], "http": [{"route": [{"destination": {"host": "theirs.example"}}]}]}
+    taken = {"apiVersion": VIRTUAL[0], "kind": VIRTUAL[1], "metadata": {"name": "meltemi-orders", "namespace": space}, "spec": spec}
+    labelled = copy.deepcopy(taken)
+    labelled["metadata"] |= {"name": "labelled", "labels": LABEL}
+    before = [kube.apply(taken), kube.apply(labelled)]
+    kube.apply(service(space), router(space))
+    wait_until(lambda: condition(kube, router(space), "Programmed").get("reason") == "NotWritten", "the status", 10)
+    message = condition(kube, router(space), "Programmed")["message"]
+    assert f"VirtualService {space}/meltemi-orders" in message and "not ours" in message
+    assert [kube.get(*VIRTUAL, name, space) for name in ("meltemi-orders", "labelled")] == before
+    # As soon as the name is free it is taken.
+    kube.delete(taken)
+    wait_until(lambda: condition(kube, router(space), "Programmed").get("status") == "True", "programmed", 40)
+    kube.delete(router(space))
+    within_two_seconds(lambda: kube.get(*VIRTUAL, "meltemi-orders", space) is None, "ours to go")
+    assert kube.get(*VIRTUAL, "labelled", space) == before[1]
+
+
+# Wrong objects
+
+REFUSED = {
+    "two hosts": ({"hosts": ["a.test", "b.test"]}, "hosts"),
+    "no host": ({"hosts": []}, "hosts must name exactly one host"),
+    "no weights": ({"routes": [{"route": [{"destination": {"host": "a.test"}}, {"destination": {"host": "b.test"}}]}]}, "weight"),
+    "two matches": ({"routes": [{"match": {"attributes": {"method": {"exact": "a", "prefix": "b"}}}}]}, "only one of exact, prefix"),
+    "empty bucket": ({"localRateLimit": {"tokenBucket": {"maxTokens": 0}}}, "maxTokens must be more than 0"),
+    "percentage": ({"routes": [{"mirror": {"host": "a.test"}, "mirrorPercentage": {"value": 101}}]}, "from 0 to 100"),
+    "no destination": ({"routes": [{"route": [{"destination": {}}]}]}, "host must name a service"),
+    "wrong type": ({"routes": [{"timeout": 5}]}, "spec.routes[0].timeout"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_a_schema_can_say_is_refused(cluster, case):
+    spec, words = REFUSED[case]
+    with pytest.raises(ApiError) as error:
+        cluster.kube.apply(router("default", "refused", "a.test", **spec))
+    assert error.value.status == 422 and words in error.value.message
+
+
+WRONG = {
+    "duration": ({"routes": [{"name": "r", "timeout": "5 parsecs"}]}, "Invalid", "spec.routes[0].timeout: `5 parsecs` is not a duration"),
+    "expression": ({"routes": [{"name": "r", "match": {"attributes": {"method": {"regex": "("}}}}]}, "Invalid",
+                   "spec.routes[0].match.attributes"),
+    "destination": ({"routes": [{"name": "r", "route": [{"destination": {"host": "nowhere.test"}}]}]}, "RefNotResolved",
+                    "spec.routes[0].route[0].destination.host: there is no"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_else_is_wrong_is_told_in_the_status(cluster, controller, space, case):
+    kube = cluster.kube
+    spec, reason, words = WRONG[case]
+    kube.apply(service(space), router(space))
+    wait_until(lambda: condition(kube, router(space), "Programmed").get("status") == "True", "the good one", 10)
+    virtual, before = kube.get(*VIRTUAL, "meltemi-orders", space), filters(kube, space)
+    kube.apply(router(space, **spec))
+    told = wait_until(lambda: condition(kube, router(space), "Accepted"), "the status", 10)
+    assert (told["status"], told["reason"]) == ("False", reason) and words in told["message"]
+    assert condition(kube, router(space), "Programmed")["status"] == "False"
+    assert (kube.get(*VIRTUAL, "meltemi-orders", space), filters(kube, space)) == (virtual, before), "the last good one stays"
+    wait_until(lambda: [one for one in events(kube, "orders") if one["reason"] == reason and one["type"] == "Warning"], "an event", 5)
+    kube.apply(router(space))
+    wait_until(lambda: condition(kube, router(space), "Accepted").get("status") == "True", "the good one again", 10)
+
+
+def test_of_two_that_claim_the_same_host_the_older_wins(cluster, controller, space):
+    kube = cluster.kube
+    kube.apply(service(space), router(space, "old"))
+    time.sleep(1.1)  # Ages are in seconds.
+    kube.apply(router(space, "a-new"))
+    told = wait_until(lambda: condition(kube, router(space, "a-new"), "Accepted"), "the status", 10)
+    assert (told["status"], told["reason"]) == ("False", "Conflicted") and f"{space}/old" in told["message"]
+    assert condition(kube, router(space, "old"), "Accepted")["status"] == "True"
+    kube.delete(router(space, "old"))
+    wait_until(lambda: condition(kube, router(space, "a-new"), "Accepted").get("status") == "True", "the younger to follow", 10)
+
+
+def test_protocols_and_services_that_are_wrong(cluster, controller, space):
+    kube = cluster.kube
+    protocol = {"apiVersion": OURS, "kind": "ApplicationProtocol", "metadata": {"name": space},
+                "spec": {"protocol": f"p-{space}", "codec": "gopher"}}
+    kube.apply(protocol)
+    try:
+        told = wait_until(lambda: condition(kube, protocol, "Accepted"), "the status", 10)
+        assert told["status"] == "False" and "spec.codec: there is no codec `gopher`" in told["message"]
+    finally:
+        kube.delete(protocol)
+    # Services have no status of ours: an event says it.
+    kube.apply(service(space, "odd", codec="gopher"))
+    [told] = wait_until(lambda: events(kube, "odd"), "an event", 10)
+    assert told["type"] == "Warning" and "gopher" in told["note"]
+
+
+# Kinds that come and go
+
+
+def test_aerakis_kinds_are_read_when_they_appear(cluster, controller, space):
+    kube = cluster.kube
+    text = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: metarouters.metaprotocol.aeraki.io}
+spec:
+  group: metaprotocol.aeraki.io
+  names: {kind: MetaRouter, listKind: MetaRouterList, plural: metarouters, singular: metarouter}
+  scope: Namespaced
+  versions:
+  - name: v1alpha1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+"""
+    definition = kube.apply(text)
+    version = "metaprotocol.aeraki.io/v1alpha1"
+    try:
+        wait_until(lambda: "True" in str(kube.get("apiextensions.k8s.io/v1", "CustomResourceDefinition",
+                                                  "metarouters.metaprotocol.aeraki.io")["status"].get("conditions")), "it", 10)
+        kube.apply(service(space))
+        wait_until(lambda: kube.apply(router(space) | {"apiVersion": version}), "it to be served", 10)
+        # It is looked for every five seconds.
+        virtual = wait_until(lambda: kube.get(*VIRTUAL, "meltemi-orders", space), "the virtual service", 10)
+        assert virtual["metadata"]["ownerReferences"][0]["apiVersion"] == version
+    finally:
+        kube.delete(definition)
+    wait_until(lambda: kube.get(*VIRTUAL, "meltemi-orders", space) is None, "the virtual service to go", 30)
+
+
+# Replicas
+
+
+def test_a_restart_deletes_nothing_before_all_is_known(cluster, space):
+    kube = cluster.kube
+    first = cluster.replica("first").start()
+    kube.apply(service(space), router(space))
+    wait_until(lambda: kube.get(*VIRTUAL, "meltemi-orders", space), "the virtual service", 30)
+    before = {str(item) for item in (*filters(kube, space).values(), kube.get(*VIRTUAL, "meltemi-orders", space))}
+    # While nobody looks, the router becomes one that is wrong: nothing good is known of it any more.
+    first.stop()
+    kube.apply(router(space, routes=[{"name": "r", "timeout": "soon"}]))
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "meltemi"}}
+    all_rules = rules("clusterrole.yaml")
+    kube.apply(role | {"rules": [rule for rule in all_rules if "services" not in rule["resources"]]})
+    second = cluster.replica("second").start(ready=False)
+    try:
+        wait_until(lambda: second.is_leader(), "the lease", 30)
+        wait_until(lambda: "Service: the watch is lost" in second.log(), "the refusal", 10)
+        time.sleep(2)
+        with pytest.raises(OSError):
+            second.get("/readyz")
+
+        def now():
+            return {str(item) for item in (*filters(kube, space).values(), kube.get(*VIRTUAL, "meltemi-orders", space))}
+        assert now() == before
+        kube.apply(role | {"rules": all_rules})
+        wait_until(second.is_ready, "it to be ready", 20)
+        wait_until(lambda: condition(kube, router(space), "Accepted").get("status") == "False", "the status", 10)
+        assert now() == before, "nothing was written anew, and what the wrong router once made stays"
+    finally:
+        kube.apply(role | {"rules": all_rules})
+        second.stop()
+
+
+def test_one_of_two_writes_and_the_other_follows(cluster, space):
+    kube = cluster.kube
+    replicas = [cluster.replica("left").start(), cluster.replica("right").start()]
+    leader = wait_until(lambda: next((one for one in replicas if one.is_leader()), None), "a leader", 30)
+    [other] = [one for one in replicas if one is not leader]
+    kube.apply(service(space))
+    wait_until(lambda: filters(kube, space), "the filters", 5)
+    assert "EnvoyFilter" in leader.log() and "EnvoyFilter" not in other.log()
+    assert other.is_ready(), "both serve"
+
+    leader.stop()
+    wait_until(other.is_leader, "the lease to be handed over", 4)
+    kube.apply(service(space, codec="dubbo"))
+    wait_until(lambda: "dubbo" in str(filters(kube, space)), "the new leader to write", 4)
+
+    third = cluster.replica("third").start()
+    other.stop(signal.SIGKILL)
+    kube.apply(service(space, codec="thrift"))
+    wait_until(third.is_leader, "a dead leader's lease to run out", 30)
+    wait_until(lambda: "dubbo" not in str(filters(kube, space)), "the third to write", 4)
+    third.stop()
+
+
+def test_the_api_server_goes_and_comes_back(cluster, space):
+    kube = cluster.kube
+    replica = cluster.replica("patient").start()
+    try:
+        kube.apply(service(space))
+        before = wait_until(lambda: filters(kube, space), "the filters", 30)
+        kube.stop_api()
+        time.sleep(3)
+        assert replica.is_ready(), "what is known is served"
+        kube.start_api()
+        kube.apply(service(space, "late"))
+        wait_until(lambda: filters(kube, f"late.{space}"), "news", 30)
+        after = filters(kube, space)
+        assert {name: after[name] for name in before} == before
+    finally:
+        replica.stop()
+
+
+def test_no_right_was_missing(cluster):
+    for log in cluster.folder.glob("*.log"):
+        lines = [line for line in log.read_text(errors="replace").splitlines() if "forbidden" in line.lower()]
+        assert all("\"services\"" in line for line in lines), f"{log.name}: {lines}"
+    assert NAMESPACE and ROOT
