@@ -95,10 +95,10 @@ class Bed:
 
     bridge, host = BRIDGE, f"{SUBNET}.1"
 
-    def __init__(self, binaries: pathlib.Path, folder: pathlib.Path):
-        self.binaries, self.folder = binaries, folder
+    def __init__(self, binaries: pathlib.Path):
         self.registry = Registry()
-        self.kube = Kubernetes(self.registry, binaries, folder / "kubernetes")
+        self.binaries, self.folder = binaries, self.registry.folder
+        self.kube = Kubernetes(self.registry, binaries, self.folder / "kubernetes")
         self.numbers = itertools.count(2)
 
     @staticmethod
@@ -111,10 +111,6 @@ class Bed:
 
     def up(self):
         self.registry.acquire()
-        # Pods' files must be reachable for the proxy's user.
-        for folder in (self.folder, *self.folder.parents):
-            if folder.stat().st_uid == os.geteuid() and folder != pathlib.Path("/"):
-                folder.chmod(folder.stat().st_mode | 0o055)
         try:
             self.kube.up()
             self.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ROOT_NAMESPACE}},

@@ -20,11 +20,11 @@ ENVOYS = os.environ.get("MELTEMI_ISTIO_ENVOYS", "1.39.3 1.40.0").split()
 
 
 @pytest.fixture(scope="session")
-def bed(tmp_path_factory):
+def bed():
     reason = fetch.obstacle()
     if reason:
         pytest.skip(f"SKIPPED the Istio test bed: {reason}")
-    bed = Bed(fetch.binaries(), tmp_path_factory.mktemp("bed"))
+    bed = Bed(fetch.binaries())
     bed.up()
     yield bed
     bed.down()

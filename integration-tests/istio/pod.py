@@ -49,7 +49,10 @@ class Pod:
         hosts.mkdir(parents=True, exist_ok=True)
         (hosts / "hosts").write_text(f"127.0.0.1 localhost\n{bed.host} istiod.istio-system.svc\n")
         if self.envoy:
-            for rule in ("-N OUT", "-A OUTPUT -p tcp -j OUT", f"-A OUT -m owner --uid-owner {PROXY_UID} -j RETURN",
+            # As Istio's own; the second and third are for pods that call themselves by a Service.
+            for rule in ("-N OUT", "-A OUTPUT -p tcp -j OUT", "-A OUT -s 127.0.0.6/32 -o lo -j RETURN",
+                         f"-A OUT ! -d 127.0.0.1/32 -o lo -p tcp -m owner --uid-owner {PROXY_UID} -j REDIRECT --to-ports 15006",
+                         f"-A OUT -m owner --uid-owner {PROXY_UID} -j RETURN",
                          "-A OUT -d 127.0.0.0/8 -j RETURN", f"-A OUT -d {bed.host} -j RETURN",
                          "-A OUT -p tcp -j REDIRECT --to-ports 15001", "-A PREROUTING -p tcp -j REDIRECT --to-ports 15006"):
                 sh("ip", "netns", "exec", self.netns, "iptables", "-w", "-t", "nat", *rule.split())
@@ -92,7 +95,11 @@ class Pod:
 
     def ready(self):
         if self.envoy:
-            wait_until(lambda: self.run(*READY).returncode == 0, f"the sidecar of {self.name}\n{self.log('agent')[-3000:]}", 90)
+            def ready():
+                if not self.processes["agent"].running():
+                    raise RuntimeError(f"the sidecar of {self.name} has ended\n{self.log('agent')[-3000:]}")
+                return self.run(*READY).returncode == 0
+            wait_until(ready, f"the sidecar of {self.name}", 90)
 
     def stop(self):
         for name in list(self.processes):

@@ -67,6 +67,8 @@ class Registry:
     def __init__(self):
         STATE.mkdir(parents=True, exist_ok=True)
         self.lock = open(STATE / "lock", "w")
+        # Every user may read it: proxies run as another one. Stays after a run, for its logs.
+        self.folder = STATE / "bed"
         self.processes: list[Process] = []
         self.namespaces: list[str] = []
         self.closed = False
@@ -87,6 +89,8 @@ class Registry:
                 time.sleep(1)
         atexit.register(self.close)
         clean()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(0o755)
 
     def save(self):
         partial = STATE / "state.partial"

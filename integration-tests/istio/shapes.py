@@ -21,22 +21,30 @@ def envoy_filter(name: str, patches: list[dict], **labels) -> dict:
             "spec": {"workloadSelector": {"labels": {"meltemi.dev/module": "1"} | labels}, "configPatches": patches}}
 
 
-def declare(context: str, listener: str, operation: str, config: dict) -> dict:
-    return {"applyTo": "LISTENER_FILTER", "match": {"context": context, "listener": {"name": listener}},
-            "patch": {"operation": operation, "value": {
-                "name": "meltemi.declare",
-                "typed_config": {"@type": f"{TYPES}.listener.dynamic_modules.v3.DynamicModuleListenerFilter",
-                                 "dynamic_module_config": MODULE, "filter_name": "declare", "filter_config": struct(config)}}}}
+def discovered(name: str, kind: str) -> dict:
+    """A filter that comes by ECDS: one whose module does not load costs its own connections and not the listener."""
+    return {"name": name, "config_discovery": {
+        "config_source": {"ads": {}, "initial_fetch_timeout": "2s", "resource_api_version": "V3"}, "type_urls": [f"{TYPES}.{kind}"]}}
+
+
+def extension(name: str, typed_config: dict) -> dict:
+    """What ECDS serves."""
+    return {"applyTo": "EXTENSION_CONFIG", "match": {"context": "ANY"},
+            "patch": {"operation": "ADD", "value": {"name": name, "typed_config": typed_config}}}
+
+
+def declare(context: str, listener: str, operation: str, name: str, config: dict) -> list[dict]:
+    kind = "listener.dynamic_modules.v3.DynamicModuleListenerFilter"
+    return [{"applyTo": "LISTENER_FILTER", "match": {"context": context, "listener": {"name": listener}},
+             "patch": {"operation": operation, "value": discovered(name, kind)}},
+            extension(name, {"@type": f"{TYPES}.{kind}", "dynamic_module_config": MODULE, "filter_name": "declare",
+                             "filter_config": struct(config)})]
 
 
 def before(context: str, listener: dict, neighbour: str, name: str) -> dict:
-    """Puts a network filter that comes by ECDS before another."""
-    return {"applyTo": "NETWORK_FILTER",
-            "match": {"context": context, "listener": chain(listener, neighbour)},
-            "patch": {"operation": "INSERT_BEFORE", "value": {
-                "name": name, "config_discovery": {
-                    "config_source": {"ads": {}, "initial_fetch_timeout": "2s", "resource_api_version": "V3"},
-                    "type_urls": [f"{TYPES}.network.dynamic_modules.v3.DynamicModuleNetworkFilter"]}}}}
+    """Puts an inlet before another network filter."""
+    return {"applyTo": "NETWORK_FILTER", "match": {"context": context, "listener": chain(listener, neighbour)},
+            "patch": {"operation": "INSERT_BEFORE", "value": discovered(name, "network.dynamic_modules.v3.DynamicModuleNetworkFilter")}}
 
 
 def chain(listener: dict, filter_name: str) -> dict:
@@ -46,11 +54,8 @@ def chain(listener: dict, filter_name: str) -> dict:
 
 
 def inlet(name: str, codec_name: str, **config) -> dict:
-    """The resource that ECDS serves."""
-    return {"applyTo": "EXTENSION_CONFIG", "match": {"context": "ANY"}, "patch": {"operation": "ADD", "value": {
-        "name": name, "typed_config": {"@type": f"{TYPES}.network.dynamic_modules.v3.DynamicModuleNetworkFilter",
-                                       "dynamic_module_config": MODULE, "filter_name": "inlet",
-                                       "filter_config": struct(codec(codec_name) | config)}}}}
+    return extension(name, {"@type": f"{TYPES}.network.dynamic_modules.v3.DynamicModuleNetworkFilter", "dynamic_module_config": MODULE,
+                            "filter_name": "inlet", "filter_config": struct(codec(codec_name) | config)})
 
 
 def bridge(context: str, cluster: dict, codec_name: str) -> dict:
@@ -68,7 +73,7 @@ def native_client(service, port: int, codec_name="thrift", listener: str | None 
     name = f"meltemi.out.{service.host}.{port}"
     context = "SIDECAR_OUTBOUND"
     return envoy_filter(f"{service.name}-{port}-out", [
-        declare(context, listener["name"], "INSERT_FIRST", {"application_protocols": ["h2c"]}),
+        *declare(context, listener["name"], "INSERT_FIRST", f"{name}.declare", {"application_protocols": ["h2c"]}),
         before(context, listener, HCM, name),
         inlet(name, codec_name, authority=f"{service.host}:{port}"),
         bridge(context, {"service": service.host, "portNumber": port}, codec_name)])
@@ -79,7 +84,8 @@ def native_server(service, port: int, codec_name="thrift", **labels) -> dict:
     name = f"meltemi.in.{service.host}.{port}"
     context, listener = "SIDECAR_INBOUND", {"name": "virtualInbound", "filterChain": {"destinationPort": port}}
     return envoy_filter(f"{service.name}-{port}-in", [
-        declare(context, "virtualInbound", "ADD", {"application_protocols": ["istio-http/1.1", "h2c"], "destinations": [{"port": port}]}),
+        *declare(context, "virtualInbound", "ADD", f"{name}.declare",
+                 {"application_protocols": ["istio-http/1.1", "h2c"], "destinations": [{"port": port}]}),
         before(context, listener, HCM, name),
         inlet(name, codec_name, authority=f"{service.host}:{port}"),
         bridge(context, {"portNumber": port}, codec_name)], **labels)

@@ -35,7 +35,7 @@ def echo(space):
     service = space.service("echo", {"app": "echo"}, thrift())
     space.apply(shapes.native_client(service, PORT), shapes.native_server(service, PORT, app="echo"))
     for name in ("client", "v1", "v2"):
-        space.pods[name].has("meltemi.declare")
+        space.pods[name].has(f"{service.host}.{PORT}.declare")
     eventually(space.pods["client"], service.ip, PORT, BOTH, count=20)
     return service
 
@@ -107,8 +107,9 @@ def test_headless(space, echo, applied):
     patches = [shapes.bridge(context, {"service": service.host, "portNumber": PORT}, "thrift")]
     for name in ("v1", "v2"):
         listener, resource = f"{space.pods[name].ip}_{PORT}", f"meltemi.out.headless.{name}"
-        patches += [shapes.declare(context, listener, "INSERT_FIRST", {}), shapes.inlet(resource, "thrift", authority=service.host),
-                    shapes.before(context, {"name": listener}, shapes.HCM, resource)]
+        patches += [*shapes.declare(context, listener, "INSERT_FIRST", f"{resource}.declare", {}),
+                    shapes.before(context, {"name": listener}, shapes.HCM, resource),
+                    shapes.inlet(resource, "thrift", authority=service.host)]
     applied(shapes.envoy_filter("headless", patches))
     me.has("meltemi.out.headless.v2")
     for name in ("v1", "v2"):
@@ -127,13 +128,30 @@ def test_http_named_port_shared_with_real_http(space, echo, applied):
     me, context, listener = space.pods["client"], "SIDECAR_OUTBOUND", {"name": f"0.0.0.0_{port}"}
     ours = [{"address": service.ip, "port": port, "authority": f"{service.host}:{port}"}]
     applied(shapes.envoy_filter("named", [
-        shapes.declare(context, listener["name"], "INSERT_FIRST", {"destinations": ours}),
+        *shapes.declare(context, listener["name"], "INSERT_FIRST", "meltemi.out.shared.declare", {"destinations": ours}),
         shapes.before(context, listener, shapes.HCM, "meltemi.out.shared"), shapes.inlet("meltemi.out.shared", "thrift", destinations=ours),
         shapes.bridge(context, {"service": service.host, "portNumber": port}, "thrift")]), shapes.native_server(service, port, app="echo"))
     for name in ("v1", "v2"):
         space.pods[name].has(f"meltemi.in.{service.host}")
     eventually(me, service.ip, port, BOTH, count=20)
     wait_until(lambda: "200" in me.run("curl", "-si", f"{web.ip}:{port}/").stdout.partition("\n")[0], "the real HTTP service")
+
+
+def test_a_module_that_does_not_load_costs_only_its_own_ports(bed, space, echo):
+    # Readable: Envoy dies of a folder that it may not read.
+    empty = bed.folder / "empty"
+    empty.mkdir(0o755, exist_ok=True)
+    other = space.service("other", {"server": "other"}, [{"name": "tcp", "port": 7777}])
+    space.pod("broken", module=empty, labels={"app": "broken", "server": "other"}).thrift_server(7777)
+    space.pod("sound", labels={"app": "sound", "server": "other"}).thrift_server(7777)
+    broken = space.pods["broken"]
+    assert broken.rejected() == {}
+    for name in ("client", "broken"):
+        for _ in range(2):
+            eventually(space.pods[name], other.ip, 7777, {"broken: hello x"})
+            eventually(space.pods[name], other.ip, 7777, {"sound: hello x"})
+    with pytest.raises((TTransportException, OSError)):
+        call(broken, echo.ip, PORT)
 
 
 def test_permissive_takes_callers_from_outside_the_mesh(bed, envoy):

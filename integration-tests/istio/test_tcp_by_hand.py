@@ -4,7 +4,7 @@ import pytest
 
 import shapes
 from calls import call, eventually
-from harness import World, free_port, get, router, rule, service as entry, to, wait_until
+from harness import World, free_port, router, rule, service as entry, to, wait_until
 from objects import destination_rule
 
 PORT = 9090
@@ -79,15 +79,12 @@ def test_routes_of_a_meta_router(space, echo, routes):
     routes.published(lambda: routes.write("routes", router(
         echo.host, {"name": "pinned", "match": {"attributes": {"method": {"exact": "slow"}}}, "route": [to(echo.host, "v2")]},
         {"name": "rest", "route": [to(echo.host, "v1", 20), to(echo.host, "v2", 80)]})))
-    import time; began = time.time()
     eventually(me, echo.ip, PORT, {"v2: slept 1"}, method="slow", argument=1, count=30)
-    print("took", time.time() - began)
     seen = call(me, echo.ip, PORT, count=400)
     assert set(seen) == BOTH and 0.70 < seen["v2: hello x"] / 400 < 0.90, seen
-    print(get(routes.admin, "/proxies"))
     for name in ("client", "v2"):
         line = wait_until(lambda name=name: [line for line in space.pods[name].access_log() if line["path"] == "/slow"], "access log")[-1]
-        print(line)
+        assert (line["method"], line["response_code"]) == ("POST", 200)
     assert {name: pod.rejected() for name, pod in space.pods.items() if pod.rejected()} == {}
 
 
@@ -102,4 +99,13 @@ def test_routes_stay_when_the_control_plane_is_gone(space, echo, routes):
         assert set(call(me, echo.ip, PORT, method="slow", argument=1, count=10)) == {"v2: slept 1"}
     routes.serve()
     routes.published(lambda: routes.write("routes", router(echo.host, {"route": [to(echo.host, "v1")]})))
-    eventually(me, echo.ip, PORT, {"v1: hello x"}, count=20)
+    eventually(me, echo.ip, PORT, {"v1: hello x"}, count=20, seconds=60)
+
+
+def test_a_new_sidecar_without_the_control_plane_says_so(space, echo, routes):
+    routes.stop("serve")
+    late = space.pod("late")
+    assert set(call(late, echo.ip, PORT)) == {"1: meltemi: no route matches this request"}
+    routes.serve()
+    # Envoy tries again after up to 30 s.
+    eventually(late, echo.ip, PORT, {"v1: hello x"}, seconds=60)
