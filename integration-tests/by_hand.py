@@ -51,11 +51,11 @@ def listener(port: int, *filters, **more) -> dict:
     return {"name": str(port), "address": address(port), "filter_chains": [{"filters": list(filters)}]} | more
 
 
-def cluster(port: int, codec=None, name="servers", **more) -> dict:
+def cluster(port: int, codec=None, name="servers", limits=None, **more) -> dict:
     """One server, behind our bridge if there is a codec."""
     bridge = {"upstream_config": {"name": "bridge", "typed_config": {
         "@type": f"{V3}.upstreams.http.dynamic_modules.v3.Config", "dynamic_module_config": {"name": "meltemi"},
-        "bridge_name": "outlet", "bridge_config": struct(codec={"name": codec})}}} if codec else {}
+        "bridge_name": "outlet", "bridge_config": struct(codec={"name": codec}, **({"limits": limits} if limits else {}))}}} if codec else {}
     return {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": {"cluster_name": name, "endpoints": [
         {"lb_endpoints": [{"endpoint": {"address": address(port)}}]}]}} | bridge | more
 

@@ -119,3 +119,35 @@ def test_a_mirror_whose_replies_give_their_connection_up(world, wire):
         stats = world.stats("cluster.mirror.upstream_(cx|rq)_active$")
         return stats["cluster.mirror.upstream_cx_active"], stats["cluster.mirror.upstream_rq_active"]
     wait_until(lambda: loud.asked == 50 and left() == (0, 0), "the mirror's streams and connections to end")
+
+
+MIB = 1 << 20
+
+
+def large(world, limit: int, size: int) -> dict:
+    """Sends a call of `size` bytes that Envoy keeps for a retry, so that the outlet gets it in one go, in many pieces."""
+    server = Counted(lambda frame, asked: None if asked == 1 else Thrift.answer(frame, frame[-size:]))
+    port, limits = free_port(), {"max_frame_bytes": limit}
+    retried = route(retry_policy={"retry_on": "reset", "num_retries": 1})
+    # What Envoy keeps of a request is bounded by the stream's window.
+    window = {"initial_stream_window_size": 2 * limit, "initial_connection_window_size": 2 * limit}
+    start(world, [listener(port, ours("inlet", codec={"name": "thrift"}, limits=limits),
+                           manager(retried, http2_protocol_options=window), per_connection_buffer_limit_bytes=2 * limit)],
+          [cluster(server.port, "thrift", limits=limits, per_connection_buffer_limit_bytes=2 * limit)])
+    peer = Peer.connect(port)
+    peer.send(Thrift.call(1, "hello", b"x" * size))
+    return Thrift.parse(peer.frame()) | {"asked": server.asked}
+
+
+def test_the_largest_frames_of_every_envoy(world):
+    got = large(world, 32 * MIB, 31 * MIB)
+    assert got["ok"] and got["asked"] == 2, got
+
+
+def test_larger_frames_where_envoy_counts_its_pieces(world, envoy_version):
+    got = large(world, 72 * MIB, 1 * MIB if envoy_version < "1.39" else 70 * MIB)
+    if envoy_version < "1.39":
+        assert not got["ok"] and got["asked"] == 0, got
+        assert "field `limits.max_frame_bytes`" in world.log("envoy")
+    else:
+        assert got["ok"] and got["asked"] == 2, got
