@@ -102,6 +102,21 @@ class Thrift:
         return reply(frame, value)
 
     @staticmethod
+    def value(frame: bytes) -> bytes:
+        """The only argument of a call, or the value of a reply: text."""
+        return frame[16 + int.from_bytes(frame[8:12], "big") + 7:-1]
+
+    @staticmethod
+    def mirror(frame: bytes) -> bytes:
+        """A reply with the request's own argument."""
+        return reply(frame, Thrift.value(frame))
+
+    @staticmethod
+    def is_read_only(_: bytes) -> bool:
+        """Thrift has no word for it."""
+        return False
+
+    @staticmethod
     def foreign(_: bytes) -> bytes:
         """A reply to a call that nobody made."""
         return call(5, "hello", text(b"x", 0), kind=2)
@@ -145,6 +160,26 @@ class Dubbo:
     def answer(frame: bytes, value=b"fine") -> bytes:
         body = b"\x94" + hessian(value.decode()) + b"H" + hessian("dubbo") + hessian("2.0.2") + b"Z"
         return struct.pack(">HBB", 0xDABB, 0x02, 20) + frame[4:12] + struct.pack(">I", len(body)) + body
+
+    @staticmethod
+    def value(frame: bytes) -> bytes:
+        """The only argument of a call, or the value of a reply: bytes as they are encoded, or short text."""
+        if frame[2] & 0x80:
+            return frame[frame.index(b"[B") + 2:frame.rindex(b"H\x04path")]
+        if frame[16] == 0x94:
+            return frame[18:18 + frame[17]]
+        return frame[17:]
+
+    @staticmethod
+    def mirror(frame: bytes) -> bytes:
+        """A reply with the request's own argument."""
+        body = b"\x91" + Dubbo.value(frame)
+        return struct.pack(">HBB", 0xDABB, 0x02, 20) + frame[4:12] + struct.pack(">I", len(body)) + body
+
+    @staticmethod
+    def is_read_only(frame: bytes) -> bool:
+        """An event without an answer that tells clients to take their next calls elsewhere."""
+        return frame[:4] == b"\xda\xbb\xa2\x00"
 
     @staticmethod
     def foreign(frame: bytes) -> bytes:
