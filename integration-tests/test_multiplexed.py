@@ -8,6 +8,7 @@ import time
 import pytest
 
 from harness import free_port, service, wait_until
+from load import in_threads
 from servers import Server, per_frame
 from wire import Dubbo, Peer, hessian_bytes
 
@@ -15,16 +16,15 @@ HOST = "echo.test"
 LIMIT = 16 * 1024 * 1024
 
 
-def mesh(world, server, **annotations):
+MODES = pytest.mark.parametrize("mode", ["request", "connection"])
+
+
+def mesh(world, server, mode="request"):
     port = free_port()
-    world.write("all", service(HOST, port, {server.port: "v1"}, "dubbo", **annotations))
+    world.write("all", service(HOST, port, {server.port: "v1"}, "dubbo", **{f"meltemi.dev/mode.{port}": mode}))
     world.serve()
     world.envoy(wait_for=[port])
     return port
-
-
-def in_flight(world) -> int:
-    return world.stats("meltemi.dubbo")["meltemi.dubbo.in_flight"]
 
 
 def number_of(frame: bytes) -> int:
@@ -42,24 +42,19 @@ def binary(frame: bytes, value: bytes) -> bytes:
     return struct.pack(">HBB", 0xDABB, 0x02, 20) + frame[4:12] + struct.pack(">I", len(body)) + body
 
 
-def mirror(frame: bytes) -> bytes:
-    """A reply with the request's own bytes."""
-    start, end = frame.index(b"[B") + 2, frame.rindex(b"H\x04path")
-    body = b"\x91" + frame[start:end]
-    return struct.pack(">HBB", 0xDABB, 0x02, 20) + frame[4:12] + struct.pack(">I", len(body)) + body
-
-
-def test_200_at_once_each_gets_its_own(world):
+@MODES
+def test_200_at_once_each_gets_its_own(world, mode):
     def answer(frame):
-        time.sleep(random.random() / 10)
+        # All calls of a connection have one server in connection mode.
+        time.sleep(random.random() / (10 if mode == "request" else 100))
         return own(frame)
-    peer = Peer.connect(mesh(world, Server(per_frame(answer))))
+    peer = Peer.connect(mesh(world, Server(per_frame(answer)), mode))
     numbers = random.sample(range(1 << 62), 200)
     peer.send(b"".join(Dubbo.call(number, "hello") for number in numbers))
     replies = [peer.frame() for _ in numbers]
     assert sorted(number_of(frame) for frame in replies) == sorted(numbers)
     assert all(frame == own(frame) for frame in replies)
-    assert in_flight(world) == 0
+    assert world.in_flight("dubbo") == 0
 
 
 def test_a_slow_call_holds_no_other(world):
@@ -81,39 +76,36 @@ def test_a_slow_call_holds_no_other(world):
 def test_equal_ids_of_several_connections_are_kept_apart(world):
     def answer(frame):
         time.sleep(random.random() / 50)
-        return mirror(frame)
+        return Dubbo.mirror(frame)
     port = mesh(world, Server(per_frame(answer)))
-    failures = []
 
     def talk(name):
         peer = Peer.connect(port)
         for number in range(50):
             request = Dubbo.call(number, "hello", b"%d of %d" % (number, name))
             peer.send(request)
-            if peer.frame() != mirror(request):
-                failures.append((name, number))
-    threads = [threading.Thread(target=talk, args=(name,)) for name in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+            assert peer.frame() == Dubbo.mirror(request), (name, number)
+        return name
+    assert in_threads(talk, range(20)) == list(range(20))
+    assert world.counter("meltemi.dubbo.replies") == 20 * 50
 
 
-def test_sizes_and_cuttings(world):
-    peer = Peer.connect(mesh(world, Server(per_frame(mirror))), timeout=60)
+@MODES
+def test_sizes_and_cuttings(world, mode):
+    peer = Peer.connect(mesh(world, Server(per_frame(Dubbo.mirror)), mode), timeout=60)
     # Payload whose request is as long as a frame may be: after the header, chunks with a head of 3 bytes each.
     most = LIMIT - (LIMIT // 0xFFFF + 1) * 3 - 200
     for size in [0, 1, 100, 16_383, 16_384, 16_385, 65_535, 300_000, 5_000_000, most]:
         request = Dubbo.call(size, "hello", random.randbytes(1000) * (size // 1000) + b"x" * (size % 1000))
         sender = threading.Thread(target=peer.send, args=(request,))
         sender.start()
-        assert peer.frame() == mirror(request), size
+        assert peer.frame() == Dubbo.mirror(request), size
         sender.join()
     requests = [Dubbo.call(number, "hello", b"cut") for number in range(3)]
-    frame, expected = b"".join(requests), sorted(mirror(request) for request in requests)
+    frame, expected = b"".join(requests), sorted(Dubbo.mirror(request) for request in requests)
     for cut in range(1, len(frame), 7):
         peer.send(frame[:cut])
+        # Gives the pieces a chance to arrive apart.
         time.sleep(0.001)
         peer.send(frame[cut:])
         assert sorted(peer.frame() for _ in requests) == expected
@@ -122,18 +114,21 @@ def test_sizes_and_cuttings(world):
     assert sorted(peer.frame() for _ in requests) == expected
 
 
-def test_a_client_that_never_reads(world):
-    port = mesh(world, Server(per_frame(lambda frame: binary(frame, b"y" * 100_000))))
+@MODES
+def test_a_client_that_never_reads(world, mode):
+    port = mesh(world, Server(per_frame(lambda frame: binary(frame, b"y" * 100_000))), mode)
     rude, other = Peer.connect(port), Peer.connect(port)
     rude.socket.settimeout(2)
+    before = world.resident()
     # Sooner or later nobody reads what it asks for: its replies are not read either.
     with pytest.raises(TimeoutError):
         for number in range(100_000):
             rude.send(Dubbo.call(number, "hello", b"x" * 10_000))
+    assert world.resident() - before < 100 * 1024 * 1024
     other.send(Dubbo.call(7, "hello"))
     assert number_of(other.frame()) == 7
     rude.reset()
-    wait_until(lambda: in_flight(world) == 0, "the rude client's calls to end")
+    wait_until(lambda: world.in_flight("dubbo") == 0, "the rude client's calls to end")
 
 
 def test_a_client_that_goes_ends_its_calls(world):
@@ -148,7 +143,7 @@ def test_a_client_that_goes_ends_its_calls(world):
     peer.send(b"".join(Dubbo.call(number, "hello") for number in range(20)))
     wait_until(lambda: server.connections == 20, "all calls to be at the server")
     peer.reset()
-    wait_until(lambda: in_flight(world) == 0, "the calls to end")
+    wait_until(lambda: world.in_flight("dubbo") == 0, "the calls to end")
     release.set()
     other = Peer.connect(port)
     other.send(Dubbo.call(99, "hello"))
