@@ -5,7 +5,12 @@
 //! |---|---|---|
 //! | native | `appProtocol: meltemi.dev/<protocol>`, or HTTP-named with the annotation `meltemi.dev/codec` | istiod |
 //! | tcp | named `tcp-metaprotocol-<protocol>[-x]` | we: a filter that we serve in the place of `tcp_proxy` |
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a JSON value indexed by a name that is not there is null; we write to objects alone"
+)]
 
+mod check;
 mod desired;
 mod facts;
 mod native;
@@ -21,7 +26,7 @@ use serde::Serialize;
 use self::ports::Shape;
 pub use self::{
     desired::{Desired, DesiredKind},
-    facts::{Facts, Workload},
+    facts::{Facts, Foreign, Workload},
 };
 use crate::{compile::Services, model::Model, problem::Problem, snapshot::Snapshot};
 
@@ -100,6 +105,7 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
         planned.objects = output.desired.iter().skip(before).map(Desired::display).collect();
         output.plan.push(planned);
     }
+    check::add(&ports, &services, facts, &mut output);
     virtual_service::add(model, &services, &ports, &mut output);
     if ports.iter().any(|port| port.shape == Shape::Tcp)
         && let Some(xds) = &options.xds

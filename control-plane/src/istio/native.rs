@@ -30,6 +30,7 @@ pub(super) fn add(port: &MeshPort<'_>, facts: &Facts, options: &Options, output:
 fn client(port: &MeshPort<'_>, facts: &Facts, options: &Options, output: &mut Compiled) {
     let name = port.filter_name(Side::Client);
     let inlet_name = port.extension_name("inlet", Side::Client);
+    let declare_name = port.extension_name("declare", Side::Client);
     let mut patches = Vec::new();
     // A listener of the service's own has no other connections; a shared one does.
     let shared = port.shape == Shape::Http || port.addresses.is_empty();
@@ -43,14 +44,7 @@ fn client(port: &MeshPort<'_>, facts: &Facts, options: &Options, output: &mut Co
     };
     for listener in port.listeners() {
         let place = Place { side: Side::Client, listener: &listener, destination_port: None };
-        patches.push(patch::declare(
-            &place,
-            &DeclareConfig {
-                version: VERSION,
-                destinations: if shared { destinations(false) } else { Vec::new() },
-                application_protocols: vec!["h2c".to_owned()],
-            },
-        ));
+        patches.push(patch::declare(&place, &declare_name));
         patches.push(patch::insert(&place, HCM, &inlet_name));
         if !shared && !options.stock_envoy {
             patches.push(patch::remove_http_filter(&place, ALPN_FILTER));
@@ -65,6 +59,12 @@ fn client(port: &MeshPort<'_>, facts: &Facts, options: &Options, output: &mut Co
         config.authority = Some(port.authority());
     }
     patches.push(patch::inlet(&inlet_name, &config));
+    let declare = DeclareConfig {
+        version: VERSION,
+        destinations: if shared { destinations(false) } else { Vec::new() },
+        application_protocols: vec!["h2c".to_owned()],
+    };
+    patches.push(patch::declaration(&declare_name, &declare));
     // For callers in all namespaces; an owner in another namespace would be none.
     let owner = (port.namespace == facts.root_namespace).then_some(port.origin);
     output.desired.push(patch::envoy_filter(&facts.root_namespace, name, owner, &BTreeMap::new(), patches));
@@ -76,14 +76,14 @@ fn server(port: &MeshPort<'_>, output: &mut Compiled) {
     if port.shape == Shape::Native {
         let place = Place { side: Side::Server, listener: INBOUND, destination_port: None };
         let of = |target: &u16| Destination { address: None, port: *target, authority: None };
-        patches.push(patch::declare(
-            &place,
-            &DeclareConfig {
-                version: VERSION,
-                destinations: port.targets.iter().map(of).collect(),
-                application_protocols: INBOUND_PROTOCOLS.map(str::to_owned).to_vec(),
-            },
-        ));
+        let name = port.extension_name("declare", Side::Server);
+        patches.push(patch::declare(&place, &name));
+        let declare = DeclareConfig {
+            version: VERSION,
+            destinations: port.targets.iter().map(of).collect(),
+            application_protocols: INBOUND_PROTOCOLS.map(str::to_owned).to_vec(),
+        };
+        patches.push(patch::declaration(&name, &declare));
     }
     for target in &port.targets {
         let place = Place { side: Side::Server, listener: INBOUND, destination_port: Some(*target) };

@@ -17,6 +17,8 @@ pub(super) const HCM: &str = "envoy.filters.network.http_connection_manager";
 pub(super) const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
 /// Bytes of the first requests that wait until the connection to the server is there.
 const EARLY_BYTES: u32 = 1024 * 1024;
+const LISTENER_FILTER: &str =
+    "type.googleapis.com/envoy.extensions.filters.listener.dynamic_modules.v3.DynamicModuleListenerFilter";
 const NETWORK_FILTER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter";
 
@@ -77,30 +79,26 @@ fn patch(apply_to: &str, side: Side, place: (&str, Value), operation: &str, valu
 }
 
 /// The listener filter `declare`: before Istio's own at a client, after them at a server, where the port is known only then.
-pub(super) fn declare(place: &Place<'_>, config: &DeclareConfig) -> Value {
+pub(super) fn declare(place: &Place<'_>, name: &str) -> Value {
     let operation = match place.side {
         Side::Client => "INSERT_FIRST",
         Side::Server => "ADD",
     };
-    let filter = json!({
-        "name": "meltemi.declare",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.listener.dynamic_modules.v3.DynamicModuleListenerFilter",
-            "dynamic_module_config": module(),
-            "filter_name": "declare",
-            "filter_config": config_of(config),
-        },
-    });
-    patch("LISTENER_FILTER", place.side, ("listener", json!({"name": place.listener})), operation, filter)
+    let listener = json!({"name": place.listener});
+    patch("LISTENER_FILTER", place.side, ("listener", listener), operation, discovered(name, LISTENER_FILTER))
 }
 
-/// A network filter in front of `before`, whose configuration comes by ECDS: a proxy that cannot load the module loses this
-/// chain, not its listener.
+/// A filter whose configuration comes by ECDS: a proxy that cannot load the module loses the connections that need it, not
+/// the listener, and a sidecar's inbound listener is all it has.
+fn discovered(name: &str, kind: &str) -> Value {
+    let source = json!({"ads": {}, "initial_fetch_timeout": "2s", "resource_api_version": "V3"});
+    json!({"name": name, "config_discovery": {"config_source": source, "type_urls": [kind]}})
+}
+
+/// A network filter in front of `before`.
 pub(super) fn insert(place: &Place<'_>, before: &str, name: &str) -> Value {
     let chain = place.listener(json!({"filter": {"name": before}}));
-    let source = json!({"ads": {}, "initial_fetch_timeout": "2s", "resource_api_version": "V3"});
-    let filter = json!({"name": name, "config_discovery": {"config_source": source, "type_urls": [NETWORK_FILTER]}});
-    patch("NETWORK_FILTER", place.side, ("listener", chain), "INSERT_BEFORE", filter)
+    patch("NETWORK_FILTER", place.side, ("listener", chain), "INSERT_BEFORE", discovered(name, NETWORK_FILTER))
 }
 
 /// Another filter in the place of `tcp_proxy`.
@@ -131,15 +129,22 @@ pub(super) fn bridge(side: Side, cluster: Value, config: &OutletConfig) -> Value
 
 /// The configuration of an inlet, for istiod to serve by ECDS. Names are global to a proxy.
 pub(super) fn inlet(name: &str, config: &InletConfig) -> Value {
-    extension(
-        name,
-        json!({
-            "@type": NETWORK_FILTER,
-            "dynamic_module_config": module(),
-            "filter_name": "inlet",
-            "filter_config": config_of(config),
-        }),
-    )
+    ours(name, NETWORK_FILTER, "inlet", config)
+}
+
+/// The configuration of `declare`, likewise.
+pub(super) fn declaration(name: &str, config: &DeclareConfig) -> Value {
+    ours(name, LISTENER_FILTER, "declare", config)
+}
+
+fn ours<T: Serialize>(name: &str, kind: &str, filter: &str, config: &T) -> Value {
+    let config = json!({
+        "@type": kind,
+        "dynamic_module_config": module(),
+        "filter_name": filter,
+        "filter_config": config_of(config),
+    });
+    extension(name, config)
 }
 
 fn extension(name: &str, config: Value) -> Value {

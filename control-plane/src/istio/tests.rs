@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Compiled, Desired, DesiredKind, Facts, Options, Planned, Shape, Workload, compile};
+use super::{Compiled, Desired, DesiredKind, Facts, Foreign, Options, Planned, Shape, Workload, compile};
 use crate::source::Folder;
 
 /// A Service in namespace `shop` with one port, whose pods have `app: <name>`.
@@ -24,13 +24,20 @@ fn facts() -> Facts {
     Facts { workloads: vec![pod("orders-1", true), pod("orders-2", false)], ..Facts::default() }
 }
 
+/// Without the pods, whose problems are another test's.
 fn compiled(yaml: &str) -> Compiled {
+    let mut compiled = compiled_with(yaml, &facts());
+    compiled.problems.retain(|problem| problem.field != "spec.selector");
+    compiled
+}
+
+fn compiled_with(yaml: &str, facts: &Facts) -> Compiled {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("all.yaml"), yaml).unwrap();
     let loaded = Folder::new(folder.path()).load();
     assert_eq!(loaded.problems, []);
     let options = Options { stock_envoy: false, xds: Some(("meltemi.meltemi-system.svc".to_owned(), 18000)) };
-    compile(&loaded.model, &facts(), &options)
+    compile(&loaded.model, facts, &options)
 }
 
 fn object<'c>(compiled: &'c Compiled, name: &str) -> &'c Desired {
@@ -63,11 +70,11 @@ fn patches(desired: &Desired) -> Vec<String> {
     all.iter().map(of).collect()
 }
 
-/// Our filter's configuration within the patch of this kind.
-fn config(desired: &Desired, apply_to: &str) -> Value {
+/// Configuration of our filter of this name.
+fn config(desired: &Desired, filter: &str) -> Value {
     let all = desired.spec["configPatches"].as_array().unwrap();
-    let patch = all.iter().find(|patch| patch["applyTo"] == apply_to).unwrap();
-    serde_json::from_str(patch["patch"]["value"]["typed_config"]["filter_config"]["value"].as_str().unwrap()).unwrap()
+    let config = all.iter().map(|patch| &patch["patch"]["value"]["typed_config"]).find(|c| c["filter_name"] == filter);
+    serde_json::from_str(config.unwrap()["filter_config"]["value"].as_str().unwrap()).unwrap()
 }
 
 fn planned(compiled: &Compiled, host: &str) -> Planned {
@@ -91,9 +98,10 @@ fn a_native_port_gets_declare_inlet_and_bridge_on_both_sides() {
             "HTTP_FILTER REMOVE 10.96.0.12_9091 http_connection_manager",
             "CLUSTER MERGE orders.shop.svc.cluster.local:9091",
             "EXTENSION_CONFIG ADD",
+            "EXTENSION_CONFIG ADD",
         ]
     );
-    assert_eq!(config(client, "EXTENSION_CONFIG")["authority"], "orders.shop.svc.cluster.local:9091");
+    assert_eq!(config(client, "inlet")["authority"], "orders.shop.svc.cluster.local:9091");
     let server = object(&compiled, "meltemi-in-orders-9091");
     assert_eq!(server.namespace, "shop");
     assert_eq!(server.owner.as_ref().map(|owner| owner.kind.as_str()), Some("Service"));
@@ -103,12 +111,13 @@ fn a_native_port_gets_declare_inlet_and_bridge_on_both_sides() {
         patches(server),
         [
             "LISTENER_FILTER ADD virtualInbound",
+            "EXTENSION_CONFIG ADD",
             "NETWORK_FILTER INSERT_BEFORE virtualInbound:9191 http_connection_manager",
             "CLUSTER MERGE :9191",
             "EXTENSION_CONFIG ADD",
         ]
     );
-    let declare = config(server, "LISTENER_FILTER");
+    let declare = config(server, "declare");
     assert_eq!(declare["destinations"], serde_json::json!([{"port": 9191}]));
     assert_eq!(declare["application_protocols"], serde_json::json!(["istio-http/1.1", "h2c"]));
     let planned = planned(&compiled, "orders.shop.svc.cluster.local");
@@ -145,7 +154,7 @@ fn names_of_filter_configurations_are_unique() {
     let count = names.len();
     names.sort_unstable();
     names.dedup();
-    assert_eq!((names.len(), count), (6, 6));
+    assert_eq!((names.len(), count), (12, 12));
 }
 
 #[test]
@@ -163,7 +172,7 @@ fn an_http_named_port_is_taken_by_destination_in_the_shared_listener() {
     );
     assert!(!patches(client).iter().any(|patch| patch.starts_with("HTTP_FILTER")), "others use it");
     let destination = serde_json::json!([{"address": "10.96.0.12", "port": 9092}]);
-    assert_eq!(config(client, "LISTENER_FILTER")["destinations"], destination);
+    assert_eq!(config(client, "declare")["destinations"], destination);
     let server = object(&compiled, "meltemi-in-orders-9092");
     assert!(patches(server).iter().all(|patch| !patch.starts_with("LISTENER_FILTER")));
 }
@@ -311,4 +320,91 @@ spec:
             "spec.localRateLimit",
         ]
     );
+}
+
+fn foreign(spec: Value) -> Foreign {
+    Foreign { namespace: "shop".to_owned(), name: "theirs".to_owned(), spec }
+}
+
+/// `field: reason` of all problems that `change` of the facts brings.
+fn found(yaml: &str, change: impl FnOnce(&mut Facts)) -> Vec<String> {
+    let mut facts = facts();
+    change(&mut facts);
+    compiled_with(yaml, &facts).problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn pods_without_the_module_are_named() {
+    let port = "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}";
+    let found = found(&service("orders", "10.96.0.12", port), |_| {});
+    assert!(
+        found.len() == 1 && found[0].contains("1 of its pods have no module") && found[0].contains("orders-2"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_port_that_istio_takes_for_tcp_is_refused() {
+    let port = "{name: rpc, port: 3306, appProtocol: meltemi.dev/thrift}";
+    let found = found(&service("db", "10.96.0.12", port), |_| {});
+    assert!(found.len() == 1 && found[0].contains("plain TCP whatever its appProtocol"), "{found:?}");
+}
+
+#[test]
+fn a_policy_with_http_fields_on_a_tcp_port_is_found() {
+    let tcp = service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}");
+    let policy = |action: &str, operation: Value| {
+        foreign(serde_json::json!({"action": action, "rules": [{"to": [{"operation": operation}]}]}))
+    };
+    let of = |yaml: &str, policy: Foreign| {
+        let all = found(yaml, |facts| facts.authorization_policies.push(policy));
+        all.into_iter().filter(|problem| problem.contains("AuthorizationPolicy")).collect::<Vec<_>>()
+    };
+    let paths = serde_json::json!({"paths": ["/hello"]});
+    let denied = of(&tcp, policy("DENY", paths.clone()));
+    assert!(
+        denied.len() == 1 && denied[0].contains("spec.rules[0].to") && denied[0].contains("denies every call"),
+        "{denied:?}"
+    );
+    assert!(of(&tcp, policy("ALLOW", paths.clone()))[0].contains("allows no call"));
+    assert!(of(&tcp, policy("DENY", serde_json::json!({"ports": ["9090"]}))).is_empty(), "no field of HTTP");
+    let elsewhere = serde_json::json!({"ports": ["80"], "paths": ["/hello"]});
+    assert!(of(&tcp, policy("DENY", elsewhere)).is_empty(), "another port");
+    let native = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}");
+    assert!(of(&native, policy("DENY", paths)).is_empty());
+}
+
+#[test]
+fn a_route_to_what_speaks_another_protocol_is_found() {
+    let yaml = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}")
+        + &service("users", "10.96.0.13", "{name: rpc, port: 20880, appProtocol: meltemi.dev/dubbo}")
+        + &service("web", "10.96.0.14", "{name: http, port: 80}");
+    let to = |host: &str| {
+        let spec = serde_json::json!({"hosts": ["orders"], "http": [{"route": [{"destination": {"host": host}}]}]});
+        let all = found(&yaml, |facts| facts.virtual_services.push(foreign(spec)));
+        all.into_iter().filter(|problem| problem.contains("VirtualService")).collect::<Vec<_>>()
+    };
+    assert!(to("orders").is_empty());
+    for host in ["users", "web", "nobody"] {
+        let wrong = to(host);
+        assert!(wrong.len() == 1 && wrong[0].contains("spec.http[0].route[0].destination.host"), "{wrong:?}");
+    }
+}
+
+#[test]
+fn somebody_elses_filter_in_our_listener_is_a_warning() {
+    let yaml = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}");
+    let filter = |listener: Value| {
+        foreign(serde_json::json!({"configPatches": [
+            {"applyTo": "NETWORK_FILTER", "match": {"context": "SIDECAR_OUTBOUND", "listener": listener},
+             "patch": {"operation": "INSERT_FIRST", "value": {}}}]}))
+    };
+    let of = |listener: Value| {
+        let all = found(&yaml, |facts| facts.envoy_filters.push(filter(listener)));
+        all.iter().filter(|problem| problem.contains("EnvoyFilter")).count()
+    };
+    assert_eq!(of(serde_json::json!({"name": "10.96.0.12_9091"})), 1);
+    assert_eq!(of(serde_json::json!({})), 1);
+    assert_eq!(of(serde_json::json!({"name": "10.96.0.99_9091"})), 0);
+    assert_eq!(of(serde_json::json!({"portNumber": 80})), 0);
 }

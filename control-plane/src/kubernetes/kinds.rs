@@ -8,6 +8,8 @@ use crate::istio::DesiredKind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Watched {
     Service,
+    /// Pods' addresses of headless services, and numbers of named target ports.
+    EndpointSlice,
     ServiceEntry,
     DestinationRule,
     ApplicationProtocol,
@@ -20,8 +22,9 @@ pub(super) enum Watched {
 }
 
 impl Watched {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Service,
+        Self::EndpointSlice,
         Self::ServiceEntry,
         Self::DestinationRule,
         Self::ApplicationProtocol,
@@ -35,6 +38,7 @@ impl Watched {
     const fn names(self) -> (&'static str, &'static str, &'static str, &'static str) {
         match self {
             Self::Service => ("", "v1", "Service", "services"),
+            Self::EndpointSlice => ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
             Self::ServiceEntry => ("networking.istio.io", "v1", "ServiceEntry", "serviceentries"),
             Self::DestinationRule => ("networking.istio.io", "v1", "DestinationRule", "destinationrules"),
             Self::ApplicationProtocol => ("meltemi.dev", "v1alpha1", "ApplicationProtocol", "applicationprotocols"),
@@ -68,7 +72,7 @@ impl Watched {
 
     /// Every cluster has it; the definition of another kind may not be installed, or not yet.
     pub(super) const fn is_built_in(self) -> bool {
-        matches!(self, Self::Service | Self::Pod)
+        matches!(self, Self::Service | Self::EndpointSlice | Self::Pod)
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::kinds::Watched;
 use crate::{
-    model::{AnyObject, Metadata, Object},
+    model::{AnyObject, MetaRouter, Metadata, Object},
     problem::{Origin, Problem},
 };
 
@@ -35,12 +35,18 @@ pub(super) fn parse(watched: Watched, metadata: &ObjectMeta, data: &Value) -> Re
     };
     Ok(match watched {
         Watched::Service => AnyObject::Service(object(origin, metadata, data)?),
+        Watched::EndpointSlice => AnyObject::EndpointSlice(flat(origin, metadata, data)?),
         Watched::ServiceEntry => AnyObject::ServiceEntry(object(origin, metadata, data)?),
         Watched::DestinationRule => AnyObject::DestinationRule(object(origin, metadata, data)?),
         Watched::ApplicationProtocol | Watched::AerakiApplicationProtocol => {
             AnyObject::ApplicationProtocol(object(origin, metadata, data)?)
         }
-        Watched::MetaRouter | Watched::AerakiMetaRouter => AnyObject::MetaRouter(object(origin, metadata, data)?),
+        Watched::MetaRouter => AnyObject::MetaRouter(object(origin, metadata, data)?),
+        Watched::AerakiMetaRouter => {
+            let mut router: Object<MetaRouter> = object(origin, metadata, data)?;
+            router.spec = router.spec.from_aeraki();
+            AnyObject::MetaRouter(router)
+        }
         Watched::Pod => return Err(Box::new(origin.error("", "pods have nothing to be parsed"))),
     })
 }
@@ -58,8 +64,14 @@ struct WithSpec<T> {
 }
 
 fn object<T: DeserializeOwned>(origin: Origin, metadata: Metadata, data: &Value) -> Result<Object<T>, Box<Problem>> {
-    match serde_path_to_error::deserialize::<_, WithSpec<T>>(data) {
-        Ok(WithSpec { spec }) => Ok(Object { origin, metadata, spec }),
+    let object: Object<WithSpec<T>> = flat(origin, metadata, data)?;
+    Ok(Object { origin: object.origin, metadata: object.metadata, spec: object.spec.spec })
+}
+
+/// An object whose content stands beside its metadata.
+fn flat<T: DeserializeOwned>(origin: Origin, metadata: Metadata, data: &Value) -> Result<Object<T>, Box<Problem>> {
+    match serde_path_to_error::deserialize::<_, T>(data) {
+        Ok(spec) => Ok(Object { origin, metadata, spec }),
         Err(error) => {
             let path = error.path().to_string();
             let field = if path == "." || path == "?" { String::new() } else { path };

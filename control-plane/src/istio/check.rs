@@ -1,0 +1,146 @@
+//! What would not work in this mesh, found before it hurts.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{
+    Compiled, Facts,
+    facts::Foreign,
+    ports::{MeshPort, Shape},
+};
+use crate::{compile::Services, problem::Problem};
+
+/// Ports that Istio takes for TCP unless their protocol says otherwise, which ours, unknown to it, does not.
+const WELL_KNOWN: [u16; 4] = [25, 53, 3306, 27017];
+
+/// Adds what is wrong with the mesh's own objects, as far as our ports are concerned.
+pub(super) fn add(ports: &[MeshPort<'_>], services: &Services<'_>, facts: &Facts, output: &mut Compiled) {
+    for port in ports {
+        well_known(port, output);
+        without_module(port, facts, output);
+        for policy in &facts.authorization_policies {
+            output.problems.extend(tcp_policy(port, policy, facts));
+        }
+    }
+    for service in &facts.virtual_services {
+        virtual_service(service, ports, services, output);
+    }
+    for filter in &facts.envoy_filters {
+        output.problems.extend(ports.iter().filter_map(|port| conflict(filter, port)).take(1));
+    }
+}
+
+fn well_known(port: &MeshPort<'_>, output: &mut Compiled) {
+    if port.shape == Shape::Native && WELL_KNOWN.contains(&port.number) {
+        let reason = format!(
+            "Istio takes port {} for plain TCP whatever its appProtocol says; use another number, or the name \
+             tcp-metaprotocol-{}",
+            port.number, port.protocol.codec.name
+        );
+        output.problems.push(port.origin.error("spec.ports", reason));
+    }
+}
+
+fn without_module(port: &MeshPort<'_>, facts: &Facts, output: &mut Compiled) {
+    let behind = facts.workloads.iter().filter(|pod| pod.is_selected(port.namespace, port.selector));
+    let without: Vec<&str> = behind.filter(|pod| !pod.has_module()).map(|pod| pod.name.as_str()).collect();
+    if !without.is_empty() {
+        let reason = format!(
+            "port {}: {} of its pods have no module and see plain TCP: no policies or telemetry by request there ({})",
+            port.number,
+            without.len(),
+            without.iter().take(3).copied().collect::<Vec<_>>().join(", "),
+        );
+        output.problems.push(port.origin.warning("spec.selector", reason));
+    }
+}
+
+/// On a port that is TCP to Istio, a policy with HTTP's fields denies everything, or allows nothing.
+fn tcp_policy(port: &MeshPort<'_>, policy: &Foreign, facts: &Facts) -> Option<Problem> {
+    if port.shape != Shape::Tcp {
+        return None;
+    }
+    let everywhere = policy.namespace == facts.root_namespace;
+    if !everywhere && policy.namespace != port.namespace {
+        return None;
+    }
+    let selected: BTreeMap<String, String> =
+        serde_json::from_value(policy.spec["selector"]["matchLabels"].clone()).unwrap_or_default();
+    let touches = facts.workloads.iter().any(|pod| {
+        pod.is_selected(port.namespace, port.selector) && selected.iter().all(|(k, v)| pod.labels.get(k) == Some(v))
+    });
+    let on_port = |operation: &Value| {
+        let targets: Vec<String> = port.targets.iter().map(u16::to_string).collect();
+        let ports = operation["ports"].as_array();
+        ports.is_none_or(|ports| ports.iter().filter_map(Value::as_str).any(|p| targets.iter().any(|t| t == p)))
+    };
+    let is_http = |operation: &Value| {
+        ["paths", "notPaths", "methods", "notMethods", "hosts", "notHosts"].iter().any(|f| operation.get(f).is_some())
+    };
+    let rules = policy.spec["rules"].as_array()?;
+    let fields = rules.iter().enumerate().find_map(|(index, rule)| {
+        let of = rule["to"].as_array()?.iter().map(|to| &to["operation"]);
+        of.into_iter().any(|operation| is_http(operation) && on_port(operation)).then_some(index)
+    })?;
+    let action = policy.spec["action"].as_str().unwrap_or("ALLOW");
+    let what = if action == "DENY" { "denies every call" } else { "allows no call" };
+    touches.then(|| {
+        policy.origin("AuthorizationPolicy").error(
+            format!("spec.rules[{fields}].to"),
+            format!(
+                "port {} of {} is TCP to Istio, for which a {action} rule with HTTP's fields {what}; use appProtocol \
+                 meltemi.dev/{}, or `deny` in a MetaRouter",
+                port.number, port.host, port.protocol.codec.name
+            ),
+        )
+    })
+}
+
+/// Where a route leads must speak the same protocol: its cluster needs the bridge.
+fn virtual_service(service: &Foreign, ports: &[MeshPort<'_>], services: &Services<'_>, output: &mut Compiled) {
+    let full = |host: &str| services.host_of(host, &service.metadata());
+    let hosts = service.spec["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str).map(full);
+    let hosts: Vec<String> = hosts.collect();
+    let ours = |port: &&MeshPort<'_>| port.shape != Shape::Tcp && hosts.iter().any(|host| host == port.host);
+    let Some(from) = ports.iter().find(ours) else { return };
+    let routes = service.spec["http"].as_array().into_iter().flatten().enumerate();
+    for (index, route) in routes {
+        let to = route["route"].as_array().into_iter().flatten().map(|route| &route["destination"]);
+        for (place, destination) in to.chain([&route["mirror"]]).enumerate() {
+            let Some(host) = destination["host"].as_str().map(full) else { continue };
+            let number = destination["port"]["number"].as_u64();
+            let speaks = services.ports().any(|port| {
+                port.host == host
+                    && number.is_none_or(|number| number == u64::from(port.number))
+                    && port.protocol.as_ref().is_some_and(|p| p.codec.name == from.protocol.codec.name)
+            });
+            if !speaks {
+                let reason = format!(
+                    "`{host}` has no port that speaks {}, so calls of {} fail there",
+                    from.protocol.codec.name, from.host
+                );
+                let field = format!("spec.http[{index}].route[{place}].destination.host");
+                output.problems.push(service.origin("VirtualService").error(field, reason));
+            }
+        }
+    }
+}
+
+/// Somebody else's EnvoyFilter that changes the network filters of one of our listeners.
+fn conflict(filter: &Foreign, port: &MeshPort<'_>) -> Option<Problem> {
+    let listeners = port.listeners();
+    let patches = filter.spec["configPatches"].as_array()?;
+    let index = patches.iter().position(|patch| {
+        let of = &patch["match"]["listener"];
+        let ours = of["name"].as_str().is_none_or(|name| listeners.iter().any(|ours| ours == name))
+            && of["portNumber"].as_u64().is_none_or(|number| number == u64::from(port.number))
+            && patch["match"]["context"] != "SIDECAR_INBOUND"
+            && patch["match"]["context"] != "GATEWAY";
+        let operation = patch["patch"]["operation"].as_str().unwrap_or_default();
+        ours && patch["applyTo"] == "NETWORK_FILTER" && operation != "MERGE"
+    })?;
+    let reason =
+        format!("changes the filters of {}, where ours are: the order of the two is not defined", listeners.join(", "));
+    Some(filter.origin("EnvoyFilter").warning(format!("spec.configPatches[{index}]"), reason))
+}
