@@ -8,7 +8,7 @@ const OURS: &str = "meltemi.dev/";
 /// `meltemi.dev/mode.<port>`.
 const MODE: &str = "mode.";
 /// Of services, for all their ports.
-const OF_SERVICES: [&str; 4] = ["access-log", "tls-certificate", "tls-private-key", "tls-client-ca"];
+const OF_SERVICES: [&str; 5] = ["access-log", "codec", "tls-certificate", "tls-private-key", "tls-client-ca"];
 
 /// Annotations of ours that mean nothing.
 pub fn check_annotations(model: &Model) -> Vec<Problem> {
