@@ -1,7 +1,10 @@
 """Every failure has the protocol's own reply: one test for each row of docs/errors.md."""
 
+import contextlib
+import struct
 import threading
 import time
+import urllib.request
 
 import pytest
 import yaml
@@ -66,19 +69,27 @@ def test_connection_refused(mesh, fails):
     fails(mesh({free_port(): "v1"}), "connect_failure", then_works=False)
 
 
-def test_reset_before_the_reply(mesh, fails, wire):
-    server = Server(per_frame(lambda frame: None if b"hello" in frame else wire.answer(frame)))
-    fails(mesh({server.port: "v1"}), "upstream_reset")
+HOWS = pytest.mark.parametrize("how", [Peer.close, Peer.reset], ids=["fin", "rst"])
 
 
-def test_reset_during_the_reply(mesh, fails, wire):
+@HOWS
+def test_reset_before_the_reply(mesh, fails, wire, how):
     def behave(peer):
-        frame = peer.frame()
-        if b"hello" in frame:
-            peer.send(wire.answer(frame)[:-5])
-        else:
+        while b"hello" not in (frame := peer.frame()):
             peer.send(wire.answer(frame))
-            peer.frame()
+        how(peer)
+    fails(mesh({Server(behave).port: "v1"}), "upstream_reset")
+
+
+@HOWS
+def test_reset_during_the_reply(world, mesh, fails, wire, how):
+    def behave(peer):
+        while b"hello" not in (frame := peer.frame()):
+            peer.send(wire.answer(frame))
+        peer.send(wire.answer(frame)[:-5])
+        # Lost bytes would make it a reset before the reply.
+        wait_until(lambda: sum(world.stats(r"^cluster\..*upstream_cx_rx_bytes_total$").values()) > 0, "Envoy to read it")
+        how(peer)
     fails(mesh({Server(behave).port: "v1"}), "upstream_reset")
 
 
@@ -93,31 +104,57 @@ def test_a_reply_to_somebody_else(mesh, fails, wire):
     fails(mesh({server.port: "v1"}), "bad_reply")
 
 
-def late(wire, seconds):
+def test_timeout(mesh, fails, wire):
+    release = threading.Event()
+
     def answer(frame):
         if b"hello" in frame:
-            time.sleep(seconds)
+            release.wait(10)
         return wire.answer(frame)
-    return answer
-
-
-def test_timeout(mesh, fails, wire):
-    server = Server(per_frame(late(wire, 1)))
+    server = Server(per_frame(answer))
     fails(mesh({server.port: "v1"}, router(HOST, only("hello", timeout="0.1s"), {"route": [to(HOST)]})), "timeout")
+    release.set()
 
 
-def test_overflow(world, mesh, wire):
-    server = Server(per_frame(late(wire, 1)))
-    pool = {"tcp": {"maxConnections": 1}, "http": {"http1MaxPendingRequests": 1}}
-    port = mesh({server.port: "v1"}, rule(HOST, connectionPool=pool))
-    peers = [Peer.connect(port) for _ in range(4)]
+# Pools, and whether calls are refused: without a bound on those that wait, they wait. Envoy counts no requests where each has a
+# connection of its own.
+POOLS = {
+    "pending": ({"tcp": {"maxConnections": 1}, "http": {"http1MaxPendingRequests": 1}}, True),
+    "connections": ({"tcp": {"maxConnections": 1}}, False),
+    "requests": ({"http": {"http2MaxRequests": 1}}, False),
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_overflow(world, mesh, wire, pool):
+    """Two calls on a connection and one on each of two more, at once."""
+    policy, refuses = POOLS[pool]
+    release = threading.Event()
+
+    def answer(frame):
+        if b"hello" in frame:
+            release.wait(10)
+        return wire.answer(frame)
+    server = Server(per_frame(answer))
+    port = mesh({server.port: "v1"}, rule(HOST, connectionPool=policy))
+    together = Peer.connect(port)
+    peers = [together, together, *(Peer.connect(port) for _ in range(2))]
     for number, peer in enumerate(peers):
         peer.send(wire.call(number, "hello"))
+    wait_until(lambda: world.counter(f"meltemi.{wire.name}.requests") == 4, "Envoy to have all calls")
+    if refuses:
+        wait_until(lambda: sum(world.stats("echo.test.upstream_rq_pending_overflow$").values()), "an overflow")
+    release.set()
     replies = [wire.parse(peer.frame()) for peer in peers]
-    refused = [reply for reply in replies if not reply["ok"]]
-    assert refused and all(reply["code"] == wire.codes.get("overflow", wire.other) for reply in refused), replies
-    assert world.stats(f"meltemi.{wire.name}.errors")[f"meltemi.{wire.name}.errors.overflow"] == len(refused)
-    assert any(reply["ok"] for reply in replies)
+    assert {reply["id"] for reply in replies[:2]} == {0, 1} and [reply["id"] for reply in replies[2:]] == [2, 3]
+    refused = [reply["code"] for reply in replies if not reply["ok"]]
+    assert bool(refused) == refuses and len(refused) < 4
+    assert set(refused) <= {wire.codes.get("overflow", wire.other)}
+    assert world.counter(f"meltemi.{wire.name}.errors.overflow") == len(refused)
+    for number, peer in enumerate(peers, 4):
+        peer.send(wire.call(number, "fine"))
+        got = wire.parse(peer.frame())
+        assert (got["id"], got["ok"]) == (number, True)
 
 
 def test_local_rate_limit(mesh, fails, wire):
@@ -196,13 +233,18 @@ def test_denied(mesh, fails, wire):
 @pytest.fixture
 def static(world, wire):
     """A static Envoy with HTTP filters of its own, for what no MetaRouter says."""
-    def make(server, *filters):
+    def make(server, *filters, marked=True):
         port = free_port()
         config = {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"version": 1, "codec": {"name": wire.name}}}
         v3 = "type.googleapis.com/envoy.extensions"
+        mapper = {
+            "filter": {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 100, "runtime_key": "none"}}}},
+            "headers_to_add": [{"header": {"key": "x-meltemi-details", "value": "%RESPONSE_CODE_DETAILS%"}},
+                               {"header": {"key": "x-meltemi-flags", "value": "%RESPONSE_FLAGS%"}}]}
         manager = {
             "@type": f"{v3}.filters.network.http_connection_manager.v3.HttpConnectionManager", "stat_prefix": "rpc",
             "codec_type": "HTTP2",
+            "drain_timeout": "0.2s", "local_reply_config": {"mappers": [mapper] if marked else []},
             "route_config": {"validate_clusters": False, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
                 {"match": {"headers": [{"name": "x-meltemi-method", "string_match": {"exact": "lost"}}], "prefix": "/"},
                  "route": {"cluster": "nowhere"}},
@@ -236,14 +278,41 @@ def test_denied_by_rbac(static, fails, wire):
     permission = {"header": {"name": ":path", "string_match": {"suffix": "/hello"}}}
     rbac = {"name": "rbac", "typed_config": {"@type": v3, "rules": {"action": "DENY", "policies": {
         "no-hello": {"permissions": [permission], "principals": [{"any": True}]}}}}}
-    fails(static(Server(per_frame(wire.answer)), rbac), "denied")
+    fails(static(Server(per_frame(wire.answer)), rbac, marked=False), "denied")
 
 
-def test_no_cluster(static, wire):
-    peer = Peer.connect(static(Server(per_frame(wire.answer))))
-    peer.send(wire.call(1, "lost"))
-    got = wire.parse(peer.frame())
-    assert not got["ok"] and got["code"] == wire.other
+def test_no_cluster(static, fails, wire):
+    fails(static(Server(per_frame(wire.answer))), "no_cluster", method="lost")
+
+
+def test_draining(world, static, wire):
+    """What comes when Envoy takes no more is answered so, behind what it took, and then the connection ends."""
+    release, there = threading.Event(), threading.Event()
+
+    def answer(frame):
+        if b"slow" in frame:
+            there.set()
+            release.wait(10)
+        return wire.answer(frame)
+    peer = Peer.connect(static(Server(per_frame(answer))))
+    peer.send(wire.call(1, "slow"))
+    assert there.wait(10)
+    drain_listeners(world)
+    # The notice comes with a response, and a little later the end.
+    peer.send(wire.call(2, "hello"))
+    wait_until(lambda: world.counter("http2.goaway_sent"), "the end")
+    peer.send(wire.call(3, "hello"))
+    asked = sum(len(wire.call(1, method)) for method in ("slow", "hello", "hello"))
+    wait_until(lambda: world.counter(f"meltemi.{wire.name}.bytes_in") == asked, "Envoy to have read it")
+    release.set()
+    frames = []
+    with contextlib.suppress(EOFError):
+        while True:
+            frames.append(peer.frame())
+    replies = sorted((wire.parse(frame) for frame in frames if not wire.is_read_only(frame)), key=lambda reply: reply["id"])
+    assert [(reply["id"], reply["ok"], reply["code"]) for reply in replies] == [(1, True, None), (2, True, None), (3, False, wire.other)]
+    assert sum(map(wire.is_read_only, frames)) == (1 if wire is Dubbo else 0)
+    assert world.counter(f"meltemi.{wire.name}.errors.draining") == 1
 
 
 def test_too_large(world, mesh, wire):
@@ -281,19 +350,64 @@ def test_undecodable(world, mesh, wire, nonsense):
     assert wire.parse(peer.frame())["ok"]
 
 
-def test_a_dubbo_body_that_is_none_is_answered(world):
-    """The header tells whom to answer, whatever the body is."""
-    server, port = Server(per_frame(Dubbo.answer)), free_port()
-    world.write("all", service(HOST, port, {server.port: "v1"}, "dubbo"))
+def thrift_frame(message: bytes) -> bytes:
+    return struct.pack(">I", len(message)) + message
+
+
+def with_header(transform: int, protocol: int) -> bytes:
+    """Call 9 in the THeader transport."""
+    info = bytes([protocol, 1, transform, 0])
+    return thrift_frame(struct.pack(">HHIH", 0x0FFF, 0, 9, len(info) // 4) + info + Thrift.call(9, "hello")[4:])
+
+
+# Requests that are none, but say whom to answer: the code of the answer, and whether the connection ends with it.
+MALFORMED = {
+    "thrift-type": (Thrift, thrift_frame(b"\x80\x01\x00\x09" + Thrift.call(9, "hello")[8:]), 2, False),
+    "thrift-transform": (Thrift, with_header(transform=9, protocol=0), 8, False),
+    "thrift-protocol": (Thrift, with_header(transform=1, protocol=7), 9, False),
+    "thrift-unframed": (Thrift, Thrift.call(9, "hello")[4:-1] + b"\x7f\x00\x01", 7, True),
+    "dubbo-body": (Dubbo, Dubbo.call(9, "hello")[:16] + b"\xff" * (len(Dubbo.call(9, "hello")) - 16), 40, False),
+    "dubbo-length": (Dubbo, Dubbo.call(9, "hello")[:12] + b"\xff\xff\xff\xff", 40, True),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed(world, name):
+    wire, request, code, ends = MALFORMED[name]
+    server, port = Server(per_frame(wire.answer)), free_port()
+    world.write("all", service(HOST, port, {server.port: "v1"}, wire.name))
     world.serve()
     world.envoy(wait_for=[port])
     peer = Peer.connect(port)
-    frame = Dubbo.call(9, "hello")
-    peer.send(frame[:16] + b"\xff" * (len(frame) - 16))
-    got = Dubbo.parse(peer.frame())
-    assert (got["id"], got["code"]) == (9, 40)
-    peer.send(Dubbo.call(10, "hello"))
-    assert Dubbo.parse(peer.frame())["ok"]
+    # Twice, where the connection lives on.
+    peer.send(request if ends else request * 2)
+    for answer in [to_the_end(peer)] if ends else [peer.frame(), peer.frame()]:
+        if wire is Thrift:
+            # Whatever it came in.
+            answer = thrift_frame(answer[answer.index(b"\x80\x01\x00\x03"):])
+        got = wire.parse(answer)
+        assert (got["id"], got["ok"], got["code"]) == (9, False, code), got
+    count = 1 if ends else 2
+    assert world.counter(f"meltemi.{wire.name}.errors.malformed") == count
+    assert world.counter(f"meltemi.{wire.name}.decode_errors") == count
+    assert server.connections == 0
+    other = Peer.connect(port)
+    other.send(wire.call(10, "hello"))
+    got = wire.parse(other.frame())
+    assert (got["id"], got["ok"]) == (10, True)
+
+
+def to_the_end(peer) -> bytes:
+    data = b""
+    while piece := peer.socket.recv(4096):
+        data += piece
+    return data
+
+
+def drain_listeners(world):
+    """Envoy begins to go away."""
+    address = f"http://127.0.0.1:{world.envoy_admin}/drain_listeners?graceful"
+    urllib.request.urlopen(urllib.request.Request(address, method="POST"), timeout=10).close()
 
 
 def test_drain(world, mesh, wire):
@@ -310,13 +424,10 @@ def test_drain(world, mesh, wire):
     # The service moves to another address: its old listener is drained.
     world.changed("all", service(HOST, free_port(), {server.port: "v1"}, wire.name))
     release.set()
-    frames = [peer.frame()]
-    while True:
-        try:
+    frames = []
+    with contextlib.suppress(EOFError):
+        while True:
             frames.append(peer.frame())
-        except EOFError:
-            break
-    read_only = [frame for frame in frames if frame[:4] == b"\xda\xbb\xa2\x00"]
-    replies = [wire.parse(frame) for frame in frames if frame not in read_only]
+    replies = [wire.parse(frame) for frame in frames if not wire.is_read_only(frame)]
     assert [(reply["id"], reply["ok"]) for reply in replies] == [(1, True)]
-    assert len(read_only) == (1 if wire is Dubbo else 0)
+    assert sum(map(wire.is_read_only, frames)) == (1 if wire is Dubbo else 0)
