@@ -3,7 +3,7 @@
 import pytest
 
 from clients import client
-from harness import free_port, router, rule, service, to
+from harness import free_port, router, rule, service, to, wait_until
 from servers import Server, per_frame
 from wire import Dubbo, Peer, Thrift
 
@@ -56,22 +56,154 @@ def test_connections_are_routed_by_their_first_request(world, wire):
     assert stats[f"meltemi.{wire.name}.in_flight"] == 0 and stats[f"meltemi.{wire.name}.errors.denied"] == 1
 
 
-def test_a_server_that_dies(world, wire):
-    def behave(peer):
-        frame = peer.frame()
-        peer.send(wire.answer(frame))
-        peer.frame()
+def single(world, wire, server_port, *objects):
+    """One server, and no route that says more than where it is; gives the service's port."""
     port = free_port()
-    world.write("all", service(HOST, port, {Server(behave).port: "v1"}, wire.name, **{f"{MODE}{port}": "connection"}))
+    world.write("all", service(HOST, port, {server_port: "v1"}, wire.name, **{f"{MODE}{port}": "connection"}), *objects)
     world.serve()
     world.envoy(wait_for=[port])
+    return port
+
+
+def works(wire, peer, number=1):
+    peer.send(wire.call(number, "fine"))
+    reply = wire.parse(peer.frame())
+    return (reply["id"], reply["ok"]) == (number, True)
+
+
+def errors(world, wire, kind):
+    return world.counter(f"meltemi.{wire.name}.errors.{kind}")
+
+
+# What a server does with a call, what the client is told, and how that is counted.
+ENDS = {
+    "dies": (lambda wire, peer, frame: peer.close(), "upstream_reset"),
+    "dies-within": (lambda wire, peer, frame: (peer.send(wire.answer(frame)[:-5]), peer.close()), "upstream_reset"),
+    "nonsense": (lambda wire, peer, frame: (peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), peer.exactly(1)), "bad_reply"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_servers_that_fail(world, wire, end):
+    """The call is answered, and the connection, which has no other server, ends."""
+    fail, kind = ENDS[end]
+
+    def behave(peer):
+        while b"hello" not in (frame := peer.frame()):
+            peer.send(wire.answer(frame))
+        fail(wire, peer, frame)
+    port = single(world, wire, Server(behave).port)
     peer = Peer.connect(port)
-    peer.send(wire.call(1, "hello"))
-    assert wire.parse(peer.frame())["ok"]
+    assert works(wire, peer)
     peer.send(wire.call(2, "hello"))
     reply = wire.parse(peer.frame())
-    assert (reply["id"], reply["code"]) == (2, wire.other)
+    assert (reply["id"], reply["ok"], reply["code"]) == (2, False, wire.codes.get(kind, wire.other))
     assert peer.ended()
+    assert errors(world, wire, kind) == 1
+    assert world.in_flight(wire.name) == 0
+    assert works(wire, Peer.connect(port))
+
+
+def test_a_server_that_resets(world, wire):
+    """Envoy's `tcp_proxy` closes the client's connection without letting anybody say why; it is counted."""
+    def behave(peer):
+        while b"hello" not in (frame := peer.frame()):
+            peer.send(wire.answer(frame))
+        peer.reset()
+    port = single(world, wire, Server(behave).port)
+    peer = Peer.connect(port)
+    assert works(wire, peer)
+    peer.send(wire.call(2, "hello"))
+    assert hung_up(peer)
+    wait_until(lambda: errors(world, wire, "upstream_reset") == 1, "the counter")
+    assert world.in_flight(wire.name) == 0
+    assert works(wire, Peer.connect(port))
+
+
+def hung_up(peer) -> bool:
+    """The connection ends, politely or not, without another byte."""
+    try:
+        return peer.ended()
+    except ConnectionResetError:
+        return True
+
+
+def test_connection_refused(world, wire):
+    peer = Peer.connect(single(world, wire, free_port()))
+    peer.send(wire.call(1, "hello"))
+    assert hung_up(peer)
+    wait_until(lambda: sum(world.stats(rf"^cluster\..*{HOST}\.upstream_cx_connect_fail$").values()) > 0, "the counter")
+    wait_until(lambda: errors(world, wire, "upstream_reset") == 1, "the counter")
+    assert world.in_flight(wire.name) == 0
+
+
+def test_a_reply_to_somebody_else(world, wire):
+    """Where ids tell replies apart; else it is the reply to the oldest call, whatever its id."""
+    def behave(peer):
+        frame = peer.frame()
+        peer.send(wire.foreign(frame))
+        peer.exactly(1)
+    peer = Peer.connect(single(world, wire, Server(behave).port))
+    peer.send(wire.call(2, "hello"))
+    frame = peer.frame()
+    if wire is Thrift:
+        assert frame == wire.foreign(frame)
+    else:
+        assert (wire.parse(frame)["id"], wire.parse(frame)["code"]) == (2, wire.codes["bad_reply"])
+        assert peer.ended()
+
+
+def test_too_large(world, wire):
+    server = Server(per_frame(wire.answer))
+    port = single(world, wire, server.port, {
+        "apiVersion": "meltemi.dev/v1alpha1", "kind": "ApplicationProtocol", "metadata": {"name": wire.name},
+        "spec": {"protocol": wire.name, "codec": f"aeraki.meta_protocol.codec.{wire.name}", "maxFrameBytes": 1000}})
+    peer = Peer.connect(port)
+    # Before and after the connection has a server.
+    for number in (1, 3):
+        peer.send(wire.call(number, "hello", b"x" * 50_000))
+        reply = wire.parse(peer.frame())
+        assert (reply["id"], reply["ok"], reply["code"]) == (number, False, wire.codes["too_large"])
+        assert works(wire, peer, number + 1)
+    assert errors(world, wire, "too_large") == 2 and server.connections == 1
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_undecodable(world, wire, calls):
+    """The connection ends, in both directions."""
+    seen = []
+
+    def behave(peer):
+        try:
+            while True:
+                frame = peer.frame()
+                seen.append(frame)
+                peer.send(wire.answer(frame))
+        except EOFError:
+            seen.append("end")
+    port = single(world, wire, Server(behave).port)
+    other, peer = Peer.connect(port), Peer.connect(port)
+    for number in range(calls):
+        assert works(wire, peer, number)
+    peer.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert peer.ended()
+    wait_until(lambda: world.counter(f"meltemi.{wire.name}.decode_errors") == 1, "the counter")
+    wait_until(lambda: seen == [wire.call(number, "fine") for number in range(calls)] + ["end"] * calls, "the server to see the end")
+    assert works(wire, other)
+
+
+def test_drain(world, wire):
+    """The listener goes: connections are served on until Envoy's drain time is over."""
+    server = Server(per_frame(wire.answer))
+    port, new = single(world, wire, server.port), free_port()
+    peer = Peer.connect(port)
+    assert works(wire, peer)
+    world.changed("all", service(HOST, new, {server.port: "v1"}, wire.name, **{f"{MODE}{new}": "connection"}))
+    wait_until(lambda: world.counter("listener_manager.total_listeners_draining") == 1, "the drain")
+    assert works(wire, peer, 2)
+    assert works(wire, Peer.connect(new))
+    assert hung_up(peer)
+    assert errors(world, wire, "upstream_reset") == 0 and world.in_flight(wire.name) == 0
 
 
 @pytest.mark.parametrize("transport, protocol", [("framed", "binary"), ("unframed", "compact"), ("header", "binary")])

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from harness import free_port, rule, service, wait_until
-from wire import Peer, call, parse, reply, text
+from wire import Dubbo, Peer, Thrift
 
 HOST = "echo.test"
 
@@ -46,7 +46,7 @@ class Authority:
         return paths
 
 
-def tls_server(authority):
+def tls_server(authority, wire):
     """A server that demands a certificate of this authority; gives its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.issue("server"))
@@ -58,7 +58,7 @@ def tls_server(authority):
         try:
             peer = Peer(context.wrap_socket(connection, server_side=True))
             while True:
-                peer.send(reply(peer.frame(), b"secret"))
+                peer.send(wire.answer(peer.frame(), b"secret"))
         except (OSError, EOFError):
             pass
 
@@ -70,16 +70,21 @@ def tls_server(authority):
     return listener.getsockname()[1]
 
 
-def test_mtls_on_both_sides(world, tmp_path):
+@pytest.mark.parametrize("mode", ["request", "connection"])
+@pytest.mark.parametrize("wire", [Thrift, Dubbo], ids=lambda wire: wire.name)
+def test_mtls_on_both_sides(world, tmp_path, wire, mode):
     authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
     listener_certificate, listener_key = map(str, authority.issue("proxy"))
     certificate, key = map(str, authority.issue("client-of-server"))
     port = free_port()
-    world.write("all", service(HOST, port, {tls_server(authority): "v1"}, **{
-        "meltemi.dev/tls-certificate": listener_certificate, "meltemi.dev/tls-private-key": listener_key,
-        "meltemi.dev/tls-client-ca": str(authority.path)}), rule(HOST, tls={
-            "mode": "MUTUAL", "clientCertificate": certificate, "privateKey": key,
-            "caCertificates": str(authority.path), "subjectAltNames": ["localhost"]}))
+
+    def objects(server_port, **tls):
+        yield service(HOST, port, {server_port: "v1"}, wire.name, **{
+            "meltemi.dev/tls-certificate": listener_certificate, "meltemi.dev/tls-private-key": listener_key,
+            "meltemi.dev/tls-client-ca": str(authority.path), f"meltemi.dev/mode.{port}": mode})
+        yield rule(HOST, tls={"mode": "MUTUAL", "clientCertificate": certificate, "privateKey": key,
+                              "caCertificates": str(authority.path), **tls})
+    world.write("all", *objects(tls_server(authority, wire), subjectAltNames=["localhost"]))
     world.serve()
     world.envoy(wait_for=[port])
 
@@ -90,21 +95,24 @@ def test_mtls_on_both_sides(world, tmp_path):
         return Peer(context.wrap_socket(connection, server_hostname="localhost"))
     peer = connect(authority)
     for number in range(20):
-        peer.send(call(number, "hello", text(b"x" * number * 1000)))
-        got = parse(peer.frame())
-        assert (got["kind"], got["sequence"]) == (2, number)
+        peer.send(wire.call(number, "hello", b"x" * number * 1000))
+        frame = peer.frame()
+        got = wire.parse(frame)
+        assert (got["ok"], got["id"], wire.value(frame)) == (True, number, b"secret")
     with pytest.raises((ssl.SSLError, OSError, EOFError)):
         other = connect(stranger)
-        other.send(call(1, "hello", text(b"x")))
+        other.send(wire.call(1, "hello"))
         other.frame()
     # Servers of a stranger are not trusted.
-    world.changed("all", service(HOST, port, {tls_server(stranger): "v1"}, **{
-        "meltemi.dev/tls-certificate": listener_certificate, "meltemi.dev/tls-private-key": listener_key,
-        "meltemi.dev/tls-client-ca": str(authority.path)}), rule(HOST, tls={
-            "mode": "MUTUAL", "clientCertificate": certificate, "privateKey": key,
-            "caCertificates": str(authority.path)}))
+    world.changed("all", *objects(tls_server(stranger, wire)))
 
     def refused():
-        peer.send(call(1, "hello", text(b"x")))
-        return parse(peer.frame())["kind"] == 3
+        """In connection mode, nobody can say so to a new connection."""
+        try:
+            asked = connect(authority) if mode == "connection" else peer
+            asked.send(wire.call(1, "hello"))
+            return not wire.parse(asked.frame())["ok"]
+        except (OSError, EOFError):
+            return mode == "connection"
     wait_until(refused, "calls to fail")
+    assert sum(world.stats(rf"^cluster\..*{HOST}\.ssl\.fail_verify_error$").values()) > 0
