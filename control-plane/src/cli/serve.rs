@@ -22,6 +22,8 @@ use crate::{
 
 /// Time after which the folder is looked at even if nobody told of a change.
 const RESCAN: Duration = Duration::from_secs(30);
+/// What is logged: of the Kubernetes client nothing that we do not say ourselves.
+const LOG: &str = "info,kube_runtime=off,kube_client=off";
 /// Looks at a folder in which somebody is writing all the time.
 const LOOKS: usize = 3;
 
@@ -61,7 +63,7 @@ enum Log {
 
 impl Serve {
     pub fn run(self) -> anyhow::Result<u8> {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
         match self.log {
             Log::Text => log.init(),

@@ -148,8 +148,7 @@ impl Publisher {
 
     fn publish(&mut self, seen: Seen) {
         let Seen { model, mut problems, workloads, about } = seen;
-        let facts =
-            Facts { root_namespace: self.settings.root_namespace.clone(), workloads, ..Facts::default() };
+        let facts = Facts { root_namespace: self.settings.root_namespace.clone(), workloads, ..Facts::default() };
         let served = self.last_good.take(model, |model| {
             let compiled = istio::compile(model, &facts, &self.settings.istio);
             let problems = compiled.problems.into_iter().chain(check_annotations(model)).collect();

@@ -17,6 +17,7 @@ use super::{
     cache::{Cache, Told, map},
     kinds::{Watched, written},
     live::Live,
+    writer::in_words,
 };
 use crate::istio::DesiredKind;
 
@@ -98,9 +99,9 @@ async fn follow<K: Debug>(
                     }
                     tell(News::Absent(absent));
                 } else if std::mem::replace(&mut failing, true) {
-                    debug!("{name}: {error}");
+                    debug!("{name}: {}", words(&error));
                 } else {
-                    warn!("{name}: the watch is lost, trying again: {error}");
+                    warn!("{name}: the watch is lost, trying again: {}", words(&error));
                 }
                 tokio::time::sleep(pause).await;
                 pause = pause.saturating_mul(2).min(PAUSE.1);
@@ -114,6 +115,15 @@ fn is_absent(error: &watcher::Error) -> bool {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
         _ => false,
+    }
+}
+
+fn words(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => in_words(error),
+        error => error.to_string(),
     }
 }
 

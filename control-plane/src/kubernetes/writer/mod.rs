@@ -256,7 +256,9 @@ impl Writer {
                 Some(reason.to_owned())
             }
             Outcome::Failed(reason) => {
-                if self.pacing.failed(target, now) {
+                // A namespace on its way out takes its objects with it, and takes nothing new.
+                let ending = reason.contains("is being terminated");
+                if self.pacing.failed(target, now) && !ending {
                     warn!("{target}: cannot be written: {reason}");
                 }
                 Some(reason)
