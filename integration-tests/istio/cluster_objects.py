@@ -1,5 +1,7 @@
 """A cluster without a mesh for tests of what we read and write in it, and the objects that they use."""
 
+import re
+
 import pytest
 
 import fetch
@@ -27,7 +29,7 @@ def cluster(tmp_path_factory):
 @pytest.fixture
 def space(cluster, request):
     """A namespace of the test's own."""
-    name = request.node.name.replace("_", "-").replace("[", "-").replace("]", "").lower()[:60].rstrip("-")
+    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower())[:60].strip("-")
     cluster.kube.namespace(name)
     yield name
     cluster.kube.delete({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})

@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    hash::{BuildHasher, RandomState},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -36,12 +37,23 @@ pub(super) struct Target {
 pub(super) struct LiveObject {
     pub(super) uid: String,
     pub(super) version: String,
-    pub(super) spec: Value,
+    pub(super) spec: Digest,
     pub(super) owners: Vec<OwnerReference>,
     /// It has our label, and we are known to have written it.
     pub(super) ours: bool,
     /// It is on its way out.
     pub(super) deleted: bool,
+}
+
+/// What an object says, as a number: thousands of objects are compared, not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Digest(u64);
+
+/// The digest of a specification.
+pub(super) fn digest(spec: &Value) -> Digest {
+    // Nobody can make two that are taken for one without the key.
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    Digest(KEY.hash_one(spec))
 }
 
 /// All objects with our label.
@@ -141,12 +153,12 @@ fn key(metadata: &ObjectMeta) -> Key {
 }
 
 fn entry(object: DynamicObject) -> (Key, LiveObject) {
-    let DynamicObject { metadata, mut data, .. } = object;
+    let DynamicObject { metadata, data, .. } = object;
     let live = LiveObject {
         ours: is_ours(&metadata),
         uid: metadata.uid.clone().unwrap_or_default(),
         version: metadata.resource_version.clone().unwrap_or_default(),
-        spec: data.get_mut("spec").map(Value::take).unwrap_or_default(),
+        spec: digest(data.get("spec").unwrap_or(&Value::Null)),
         deleted: metadata.deletion_timestamp.is_some(),
         owners: metadata.owner_references.clone().unwrap_or_default(),
     };

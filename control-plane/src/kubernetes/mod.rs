@@ -14,6 +14,7 @@ mod kinds;
 mod lease;
 mod listing;
 mod live;
+mod look;
 mod parse;
 mod reporter;
 mod serve;
@@ -22,6 +23,7 @@ mod watches;
 mod writer;
 
 pub use crd::crds_yaml;
+pub use look::look;
 pub use serve::{Settings, client, serve};
 
 /// Our name as the owner of fields, as the reporter of events, and in the lease.

@@ -1,6 +1,7 @@
 //! From the cluster's objects to what proxies are served and what is written, again after each change.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, HashSet},
     path::Path,
     sync::Arc,
@@ -25,7 +26,7 @@ use super::{
     debounce::settled,
     events::Events,
     lease::Elector,
-    live::{Live, Target},
+    live::{Live, Target, digest},
     reporter::{Judged, Reporter},
     watches,
     writer::{Order, Wanted, Writer},
@@ -149,13 +150,20 @@ impl Publisher {
     fn publish(&mut self, seen: Seen) {
         let Seen { model, mut problems, workloads, about } = seen;
         let facts = Facts { root_namespace: self.settings.root_namespace.clone(), workloads, ..Facts::default() };
+        // What is served was mostly compiled last: then it need not be once more.
+        let last = RefCell::new(None);
         let served = self.last_good.take(model, |model| {
             let compiled = istio::compile(model, &facts, &self.settings.istio);
-            let problems = compiled.problems.into_iter().chain(check_annotations(model)).collect();
-            Compiled { snapshot: compiled.snapshot, problems }
+            let problems = compiled.problems.iter().cloned().chain(check_annotations(model)).collect();
+            let snapshot = compiled.snapshot.clone();
+            last.replace(Some((model.clone(), compiled)));
+            Compiled { snapshot, problems }
         });
         problems.extend(served.problems);
-        let compiled = istio::compile(&served.model, &facts, &self.settings.istio);
+        let compiled = match last.into_inner() {
+            Some((model, compiled)) if model == served.model => compiled,
+            _ => istio::compile(&served.model, &facts, &self.settings.istio),
+        };
         let owners = compiled.desired.iter().filter_map(|desired| {
             let owner = desired.owner.as_ref()?.key();
             let about = about.iter().find(|about| about.key == owner)?;
@@ -175,7 +183,7 @@ impl Publisher {
         let wanted = compiled.desired.into_iter().map(|desired| {
             let target = target(&desired);
             let owner = owners.get(&target).and_then(|(_, reference)| reference.clone());
-            (target, Wanted { spec: desired.spec, owner })
+            (target, Wanted { digest: digest(&desired.spec), spec: desired.spec, owner })
         });
         // After a restart nothing good is known of an object that is wrong now: what was made from it stays.
         let wrong: HashSet<Key> = problems

@@ -32,7 +32,7 @@ use super::{
     events::{Events, Word},
     kinds::written,
     lease::Leadership,
-    live::{Live, Target, is_ours},
+    live::{Live, Target, digest, is_ours},
 };
 
 pub(super) use plan::Wanted;
@@ -227,10 +227,11 @@ impl Writer {
         match outcome {
             Outcome::Wrote(object, drift) => {
                 self.pacing.done(target);
-                let became = object.data.get("spec").cloned().unwrap_or_default();
+                let became = digest(object.data.get("spec").unwrap_or(&serde_json::Value::Null));
                 self.live.wrote(target.kind, *object);
                 if let Some(wanted) = order.wanted.get(target) {
-                    self.written.insert(target.clone(), Written { wanted: wanted.clone(), became });
+                    let written = Written { wanted: wanted.digest, owner: wanted.owner.clone(), became };
+                    self.written.insert(target.clone(), written);
                 }
                 if drift && self.pacing.repaired(target, now) {
                     warn!("{target}: somebody else changed it, and it was put right");

@@ -5,21 +5,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::Value;
 
-use super::super::live::{LiveObject, Target};
+use super::super::live::{Digest, LiveObject, Target};
 
 /// An object as we want it.
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) struct Wanted {
     pub(in super::super) spec: Value,
+    pub(in super::super) digest: Digest,
     pub(in super::super) owner: Option<OwnerReference>,
 }
 
 /// What we last wrote, and what the API server made of it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Written {
-    pub(super) wanted: Wanted,
+    pub(super) wanted: Digest,
+    pub(super) owner: Option<OwnerReference>,
     /// The API server drops fields that its schema lacks: that is no drift.
-    pub(super) became: Value,
+    pub(super) became: Digest,
 }
 
 /// One write.
@@ -45,15 +47,16 @@ pub(super) fn plan(
     let mut actions = Vec::new();
     for (target, wanted) in wanted {
         // What was written before another content was wanted tells nothing about drift.
-        let written = written.get(target).filter(|written| written.wanted == *wanted);
+        let written =
+            written.get(target).filter(|written| written.wanted == wanted.digest && written.owner == wanted.owner);
         match live.get(target) {
             None => actions.push((target.clone(), Action::Create { drift: written.is_some() })),
             Some(object) if !object.ours => actions.push((target.clone(), Action::Foreign)),
             // It is made anew when it is gone.
             Some(object) if object.deleted => {}
             Some(object) => {
-                let expected = written.map_or(&wanted.spec, |written| &written.became);
-                if object.spec != *expected || !has_owner(object, wanted) {
+                let expected = written.map_or(wanted.digest, |written| written.became);
+                if object.spec != expected || !has_owner(object, wanted) {
                     let action = Action::Update { uid: object.uid.clone(), drift: written.is_some() };
                     actions.push((target.clone(), action));
                 }
@@ -82,25 +85,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::istio::DesiredKind;
+    use crate::{istio::DesiredKind, kubernetes::live::digest};
 
     fn target(name: &str) -> Target {
         Target { kind: DesiredKind::EnvoyFilter, namespace: "a".to_owned(), name: name.to_owned() }
     }
 
     fn wanted(spec: Value) -> Wanted {
-        Wanted { spec, owner: None }
+        Wanted { digest: digest(&spec), spec, owner: None }
     }
 
     fn live(spec: Value) -> LiveObject {
         LiveObject {
             uid: "u".to_owned(),
             version: "7".to_owned(),
-            spec,
+            spec: digest(&spec),
             owners: Vec::new(),
             ours: true,
             deleted: false,
         }
+    }
+
+    fn written(wanted: &Value, became: &Value) -> Written {
+        Written { wanted: digest(wanted), owner: None, became: digest(became) }
     }
 
     fn one(wanted: Option<Wanted>, live: Option<LiveObject>, written: Option<Written>) -> Option<Action> {
@@ -119,28 +126,28 @@ mod tests {
     fn equal_content_is_not_written() {
         let same = json!({"a": 1});
         assert_eq!(one(Some(wanted(same.clone())), Some(live(same.clone())), None), None);
-        let written = Written { wanted: wanted(same.clone()), became: same.clone() };
-        assert_eq!(one(Some(wanted(same.clone())), Some(live(same)), Some(written)), None);
+        let before = written(&same, &same);
+        assert_eq!(one(Some(wanted(same.clone())), Some(live(same)), Some(before)), None);
     }
 
     #[test]
     fn what_the_server_drops_is_written_once() {
         let (full, pruned) = (json!({"a": 1, "b": 2}), json!({"a": 1}));
-        let written = Written { wanted: wanted(full.clone()), became: pruned.clone() };
+        let before = written(&full, &pruned);
         let update = Action::Update { uid: "u".to_owned(), drift: false };
         assert_eq!(one(Some(wanted(full.clone())), Some(live(pruned.clone())), None), Some(update.clone()));
-        assert_eq!(one(Some(wanted(full)), Some(live(pruned.clone())), Some(written.clone())), None);
-        let other = one(Some(wanted(json!({"a": 3}))), Some(live(pruned)), Some(written));
+        assert_eq!(one(Some(wanted(full)), Some(live(pruned.clone())), Some(before.clone())), None);
+        let other = one(Some(wanted(json!({"a": 3}))), Some(live(pruned)), Some(before));
         assert_eq!(other, Some(update), "a new wish is no drift");
     }
 
     #[test]
     fn drift_is_told_from_news() {
         let ours = json!({"a": 1});
-        let written = || Some(Written { wanted: wanted(json!({"a": 1})), became: json!({"a": 1}) });
-        let edited = one(Some(wanted(ours.clone())), Some(live(json!({"a": 9}))), written());
+        let before = || Some(written(&json!({"a": 1}), &json!({"a": 1})));
+        let edited = one(Some(wanted(ours.clone())), Some(live(json!({"a": 9}))), before());
         assert_eq!(edited, Some(Action::Update { uid: "u".to_owned(), drift: true }));
-        let gone = one(Some(wanted(ours.clone())), None, written());
+        let gone = one(Some(wanted(ours.clone())), None, before());
         assert_eq!(gone, Some(Action::Create { drift: true }));
         assert_eq!(one(Some(wanted(ours)), None, None), Some(Action::Create { drift: false }));
     }
@@ -165,7 +172,7 @@ mod tests {
         let held = BTreeSet::from(["router".to_owned()]);
         assert_eq!(plan(&BTreeMap::new(), &live_now, &BTreeMap::new(), &held), []);
         assert_eq!(plan(&BTreeMap::new(), &live_now, &BTreeMap::new(), &BTreeSet::new()).len(), 1);
-        let wanted = Wanted { spec: json!({}), owner: Some(owner) };
+        let wanted = Wanted { owner: Some(owner), ..wanted(json!({})) };
         assert_eq!(one(Some(wanted.clone()), Some(owned), None), None);
         let update = Action::Update { uid: "u".to_owned(), drift: false };
         assert_eq!(one(Some(wanted), Some(live(json!({}))), None), Some(update), "its owner is missing");

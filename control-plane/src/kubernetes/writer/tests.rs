@@ -29,7 +29,9 @@ fn target(name: &str) -> Target {
 }
 
 fn order(number: u64, names: &[(&str, Value)]) -> Order {
-    let wanted = names.iter().map(|(name, spec)| (target(name), Wanted { spec: spec.clone(), owner: None }));
+    let wanted = names
+        .iter()
+        .map(|(name, spec)| (target(name), Wanted { spec: spec.clone(), digest: digest(spec), owner: None }));
     Order { number, wanted: wanted.collect(), held: BTreeSet::new() }
 }
 
