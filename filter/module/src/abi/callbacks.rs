@@ -37,6 +37,7 @@ callbacks! {
     network_enable_half_close = "network_filter_enable_half_close"(filter: EnvoyPtr, enable: bool);
     network_local_address = "network_filter_get_local_address"(filter: EnvoyPtr, address: *mut Buffer, port: *mut u32) -> bool;
     network_set_state_bytes = "network_set_filter_state_bytes"(filter: EnvoyPtr, key: Buffer, value: Buffer) -> bool;
+    network_get_state_bytes = "network_get_filter_state_bytes"(filter: EnvoyPtr, key: Buffer, out: *mut Buffer) -> bool;
     network_set_state_typed = "network_set_filter_state_typed"(filter: EnvoyPtr, key: Buffer, value: Buffer) -> bool;
     network_define_counter = "network_filter_config_define_counter"(config: EnvoyPtr, name: Buffer, id: *mut usize) -> u32;
     network_define_gauge = "network_filter_config_define_gauge"(config: EnvoyPtr, name: Buffer, id: *mut usize) -> u32;

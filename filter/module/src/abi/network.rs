@@ -114,6 +114,12 @@ impl Network {
         })
     }
 
+    pub(crate) fn has_filter_state(self, key: &str) -> bool {
+        let mut value = Buffer::EMPTY;
+        // SAFETY: both point to memory of the caller; the value, which Envoy owns, is not read.
+        unsafe { callbacks::network_get_state_bytes(self.0, Buffer::of(key.as_bytes()), &raw mut value) }
+    }
+
     pub(crate) fn set_filter_state(self, key: &str, value: &[u8]) {
         // SAFETY: Envoy copies the bytes.
         unsafe { callbacks::network_set_state_bytes(self.0, Buffer::of(key.as_bytes()), Buffer::of(value)) };

@@ -7,7 +7,7 @@ use meltemi_engine::{
     inlet::{Inlet, InletShared},
 };
 
-use super::{METHOD_KEY, SERVICE_KEY, clock::now, congestion::Client, metrics::InletMetrics};
+use super::{INLET_KEY, METHOD_KEY, SERVICE_KEY, clock::now, congestion::Client, metrics::InletMetrics};
 use crate::{
     abi::{ConfigScope, Connection, ConnectionEvent, Connections, Network, Status, Wakeup},
     registry,
@@ -182,7 +182,10 @@ impl Connection for InletConnection {
             Some((address, port)) => shared.authority(address, port),
             None => shared.authority_without_address(),
         };
-        if let Some(authority) = authority {
+        // Two objects of a mesh may have put an inlet into one chain, as two services on one port of a pod do: the second
+        // would see the first one's HTTP.
+        if let Some(authority) = authority.filter(|_| !envoy.has_filter_state(INLET_KEY)) {
+            envoy.set_filter_state(INLET_KEY, shared.protocol().as_bytes());
             let mut engine = Inlet::new(shared.clone(), authority.as_bytes());
             engine.set_connection_name(self.client.name().as_bytes());
             *self.engine.borrow_mut() = Some(engine);

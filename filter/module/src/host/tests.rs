@@ -106,6 +106,13 @@ impl Manager {
 }
 
 #[test]
+fn the_second_inlet_of_a_chain_lets_everything_pass() {
+    let (first, second) = (inlet(CONFIG).unwrap(), inlet(CONFIG).unwrap());
+    assert!(!first.read(b"hello\n"), "taken");
+    assert!(second.read(b"PRI * HTTP/2.0\r\n"), "passed on");
+}
+
+#[test]
 fn a_call_goes_through_the_inlet_and_is_counted() {
     let filter = inlet(CONFIG).unwrap();
     let mut manager = Manager::new();

@@ -84,6 +84,9 @@ callbacks! {
         envoy(|e| e.filter_state.insert(text(key), text(value)));
         true
     }
+    network_get_filter_state_bytes(_f: EnvoyPtr, key: Buffer, _out: *mut Buffer) -> bool {
+        envoy(|e| e.filter_state.contains_key(&text(key)))
+    }
     network_set_filter_state_typed(f: EnvoyPtr, key: Buffer, value: Buffer) -> bool {
         !envoy(|e| e.refuses_state) && network_set_filter_state_bytes(f, key, value)
     }
