@@ -156,7 +156,7 @@ class World:
         def taken():
             proxies = json.loads(get(self.admin, "/proxies"))
             return proxies and all(
-                proxy.get("generation", generation) >= generation
+                proxy["generation"] >= generation
                 and all(state["sent"] == state["acked"] for state in proxy["types"].values()) for proxy in proxies)
         wait_until(taken, "the proxy to be in sync")
 

@@ -55,8 +55,9 @@ class Capture:
             by_id = {frame[4:12]: frame for frame in replies}
             self.calls = [(frame, by_id.get(frame[4:12])) for frame in requests if not frame[2] & 0x20]
         else:
-            # The third of the calls is one-way; see the corpus' README.
-            replies.insert(2, None)
+            # The third of the calls is one-way, where there is one; see the corpus' README.
+            if len(replies) < len(requests):
+                replies.insert(2, None)
             self.calls = list(zip(requests, replies, strict=True))
 
     def frames(self, path: pathlib.Path) -> list[bytes]:
