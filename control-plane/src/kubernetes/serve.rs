@@ -26,7 +26,7 @@ use super::{
     debounce::settled,
     events::Events,
     lease::Elector,
-    live::{Live, Target, digest},
+    live::{Live, Target},
     reporter::{Judged, Reporter},
     watches,
     writer::{Order, Wanted, Writer},
@@ -183,7 +183,7 @@ impl Publisher {
         let wanted = compiled.desired.into_iter().map(|desired| {
             let target = target(&desired);
             let owner = owners.get(&target).and_then(|(_, reference)| reference.clone());
-            (target, Wanted { digest: digest(&desired.spec), spec: desired.spec, owner })
+            (target, Wanted::new(&desired.spec, owner))
         });
         // After a restart nothing good is known of an object that is wrong now: what was made from it stays.
         let wrong: HashSet<Key> = problems

@@ -16,7 +16,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, Preconditions},
     core::DynamicObject,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
@@ -193,9 +193,9 @@ impl Writer {
             "apiVersion": target.kind.api_version(),
             "kind": target.kind,
             "metadata": {"name": target.name, "namespace": target.namespace, "labels": {MANAGED_BY.0: MANAGED_BY.1}},
-            "spec": wanted.spec,
+            "spec": serde_json::from_str::<Value>(&wanted.spec).unwrap_or_default(),
         });
-        if let Some(metadata) = object.get_mut("metadata").and_then(serde_json::Value::as_object_mut) {
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             if let Some(owner) = &wanted.owner {
                 metadata.insert("ownerReferences".to_owned(), json!([owner]));
             }
@@ -227,7 +227,7 @@ impl Writer {
         match outcome {
             Outcome::Wrote(object, drift) => {
                 self.pacing.done(target);
-                let became = digest(object.data.get("spec").unwrap_or(&serde_json::Value::Null));
+                let became = digest(object.data.get("spec").unwrap_or(&Value::Null));
                 self.live.wrote(target.kind, *object);
                 if let Some(wanted) = order.wanted.get(target) {
                     let written = Written { wanted: wanted.digest, owner: wanted.owner.clone(), became };

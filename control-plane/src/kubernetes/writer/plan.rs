@@ -5,14 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::Value;
 
-use super::super::live::{Digest, LiveObject, Target};
+use super::super::live::{Digest, LiveObject, Target, digest};
 
 /// An object as we want it.
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) struct Wanted {
-    pub(in super::super) spec: Value,
+    /// As JSON: a tree of it would be many times larger.
+    pub(in super::super) spec: Box<str>,
     pub(in super::super) digest: Digest,
     pub(in super::super) owner: Option<OwnerReference>,
+}
+
+impl Wanted {
+    pub(in super::super) fn new(spec: &Value, owner: Option<OwnerReference>) -> Self {
+        Self { spec: spec.to_string().into(), digest: digest(spec), owner }
+    }
 }
 
 /// What we last wrote, and what the API server made of it.
@@ -85,14 +92,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{istio::DesiredKind, kubernetes::live::digest};
+    use crate::istio::DesiredKind;
 
     fn target(name: &str) -> Target {
         Target { kind: DesiredKind::EnvoyFilter, namespace: "a".to_owned(), name: name.to_owned() }
     }
 
     fn wanted(spec: Value) -> Wanted {
-        Wanted { digest: digest(&spec), spec, owner: None }
+        Wanted::new(&spec, None)
     }
 
     fn live(spec: Value) -> LiveObject {
@@ -172,7 +179,7 @@ mod tests {
         let held = BTreeSet::from(["router".to_owned()]);
         assert_eq!(plan(&BTreeMap::new(), &live_now, &BTreeMap::new(), &held), []);
         assert_eq!(plan(&BTreeMap::new(), &live_now, &BTreeMap::new(), &BTreeSet::new()).len(), 1);
-        let wanted = Wanted { owner: Some(owner), ..wanted(json!({})) };
+        let wanted = Wanted::new(&json!({}), Some(owner));
         assert_eq!(one(Some(wanted.clone()), Some(owned), None), None);
         let update = Action::Update { uid: "u".to_owned(), drift: false };
         assert_eq!(one(Some(wanted), Some(live(json!({}))), None), Some(update), "its owner is missing");

@@ -29,9 +29,7 @@ fn target(name: &str) -> Target {
 }
 
 fn order(number: u64, names: &[(&str, Value)]) -> Order {
-    let wanted = names
-        .iter()
-        .map(|(name, spec)| (target(name), Wanted { spec: spec.clone(), digest: digest(spec), owner: None }));
+    let wanted = names.iter().map(|(name, spec)| (target(name), Wanted::new(spec, None)));
     Order { number, wanted: wanted.collect(), held: BTreeSet::new() }
 }
 
