@@ -51,6 +51,7 @@ def controller(bed):
     reason = control.obstacle()
     if reason:
         pytest.skip(f"SKIPPED: {reason}")
+    bed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "meltemi-system"}})
     bed.kube.apply(control.definitions())
     controller = control.Controller(bed).start()
     yield controller

@@ -28,7 +28,7 @@ class Controller:
         """Starts it, or starts it again on the same ports."""
         self.process = self.bed.registry.start(
             [MELTEMI, "serve", "--kubernetes", "--kubeconfig", self.kubeconfig, "--xds", f"{self.bed.host}:{self.xds}", "--admin",
-             f"127.0.0.1:{self.admin}", *self.options], self.bed.folder / f"{self.name}.log")
+             f"127.0.0.1:{self.admin}", "--xds-service", f"{self.bed.host}:{self.xds}", *self.options], self.bed.folder / f"{self.name}.log")
         wait_until(lambda: self.get("/readyz"), f"{self.name}\n{self.process.log()[-2000:]}", 60)
         return self
 

@@ -23,3 +23,17 @@ def destination_rule(name: str, host: str, *subsets: str, **policy) -> dict:
 def authorization(name: str, action: str, labels: dict, *rules: dict) -> dict:
     return {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": name},
             "spec": {"selector": {"matchLabels": labels}, "action": action, "rules": list(rules)}}
+
+
+def meta_router(name: str, host: str, *routes: dict, group="meltemi.dev", **more) -> dict:
+    return {"apiVersion": f"{group}/v1alpha1", "kind": "MetaRouter", "metadata": {"name": name},
+            "spec": {"hosts": [host], "routes": list(routes), **more}}
+
+
+def http_route(name: str, parent: str, port: int, path: str, backend: str) -> dict:
+    """Of the Gateway API: calls of one path go to another Service, the rest where they went."""
+    def rule(to: str, **match) -> dict:
+        return match | {"backendRefs": [{"name": to, "port": port}]}
+    return {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": name},
+            "spec": {"parentRefs": [{"kind": "Service", "group": "", "name": parent, "port": port}],
+                     "rules": [rule(backend, matches=[{"path": {"type": "Exact", "value": path}}]), rule(parent)]}}

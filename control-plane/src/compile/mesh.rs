@@ -33,6 +33,9 @@ use crate::{
     snapshot::{Snapshot, TypeUrl},
 };
 
+/// How long a sidecar that starts waits for us.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How sidecars call our xDS server.
 pub(crate) const XDS_CLUSTER: &str = "meltemi_xds";
 
@@ -71,7 +74,8 @@ pub(crate) fn managers(
     let name = outbound_name(&port.host, port.number);
     let routes = routes::configuration(&name, port, protocol, router, &client, services, problems);
     output.add(TypeUrl::Route, &name, &routes);
-    add_manager(&name, port, &client, &mut output);
+    let rds = Rds { config_source: Some(ours()), route_config_name: name.clone() };
+    add_manager(&name, port, &client, RouteSpecifier::Rds(rds), &mut output);
     for target in targets {
         let name = inbound_name(&port.host, port.number, *target);
         let action = RouteAction {
@@ -89,8 +93,8 @@ pub(crate) fn managers(
         };
         let routes =
             RouteConfiguration { name: name.clone(), virtual_hosts: vec![host], ..RouteConfiguration::default() };
-        output.add(TypeUrl::Route, &name, &routes);
-        add_manager(&name, port, &server, &mut output);
+        // Such as they are they change with the limits alone, that is with the manager.
+        add_manager(&name, port, &server, RouteSpecifier::RouteConfig(routes), &mut output);
     }
     *snapshot = output.snapshot;
 }
@@ -105,13 +109,14 @@ pub(crate) fn relay(port: &Port, services: &Services<'_>, snapshot: &mut Snapsho
     *snapshot = output.snapshot;
 }
 
-fn add_manager(name: &str, port: &Port, limits: &Limits, output: &mut Output) {
+fn add_manager(name: &str, port: &Port, limits: &Limits, routes: RouteSpecifier, output: &mut Output) {
     let mut manager = listener::manager(name, port, limits);
-    manager.route_specifier =
-        Some(RouteSpecifier::Rds(Rds { config_source: Some(ours()), route_config_name: name.to_owned() }));
+    manager.route_specifier = Some(routes);
     output.add(TypeUrl::ExtensionConfig, name, &super::packing::extension(name, &manager));
 }
 
+/// Our xDS server. Envoy has one subscription for one name at equal sources, and the listener has one from its beginning
+/// (`istio::tcp::keeper`): this must say the same to the letter.
 fn ours() -> ConfigSource {
     let envoy = grpc_service::EnvoyGrpc { cluster_name: XDS_CLUSTER.to_owned(), ..grpc_service::EnvoyGrpc::default() };
     let service = GrpcService {
@@ -119,6 +124,7 @@ fn ours() -> ConfigSource {
         ..GrpcService::default()
     };
     ConfigSource {
+        initial_fetch_timeout: span(FETCH_TIMEOUT),
         resource_api_version: ApiVersion::V3.into(),
         config_source_specifier: Some(ConfigSourceSpecifier::ApiConfigSource(ApiConfigSource {
             api_type: ApiType::DeltaGrpc.into(),

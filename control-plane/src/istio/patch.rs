@@ -107,6 +107,11 @@ pub(super) fn replace_tcp_proxy(place: &Place<'_>, filter: Value) -> Value {
     patch("NETWORK_FILTER", place.side, ("listener", chain), "REPLACE", filter)
 }
 
+/// Another filter chain.
+pub(super) fn add_chain(place: &Place<'_>, chain: Value) -> Value {
+    patch("FILTER_CHAIN", place.side, ("listener", json!({"name": place.listener})), "ADD", chain)
+}
+
 /// Takes one of Istio's HTTP filters out.
 pub(super) fn remove_http_filter(place: &Place<'_>, name: &str) -> Value {
     let chain = place.listener(json!({"filter": {"name": HCM, "subFilter": {"name": name}}}));

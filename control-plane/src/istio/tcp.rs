@@ -40,8 +40,9 @@ pub(super) fn add(port: &MeshPort<'_>, services: &Services<'_>, facts: &Facts, o
     for listener in port.listeners() {
         let place = Place { side: Side::Client, listener: &listener, destination_port: None };
         patches.push(patch::insert(&place, TCP_PROXY, &inlet_name));
-        patches
-            .push(patch::replace_tcp_proxy(&place, manager(&mesh::outbound_name(port.host, port.number), &outbound)));
+        let name = mesh::outbound_name(port.host, port.number);
+        patches.push(patch::replace_tcp_proxy(&place, manager(&name, &outbound)));
+        patches.push(patch::add_chain(&place, keeper(&name)));
     }
     let cluster = json!({"service": port.host, "portNumber": port.number});
     patches.push(patch::bridge(Side::Client, cluster, &outlet(port)));
@@ -113,15 +114,34 @@ fn manager(name: &str, cluster: &str) -> Value {
         "route_config": {"name": "default", "virtual_hosts": [{"name": "default", "domains": ["*"], "routes": [
             {"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}},
         ]}]},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
-            "suppress_envoy_headers": true,
-        }}],
+        "http_filters": [router()],
     });
     json!({"name": name, "config_discovery": {
         "config_source": ours(),
         "type_urls": [HCM_TYPE],
         "default_config": default,
+    }})
+}
+
+/// A chain that no connection takes, for the sake of its routes. Envoy starts the subscription of routes while a listener
+/// starts; a manager that comes later, as one by ECDS may, finds it running or never has any.
+fn keeper(name: &str) -> Value {
+    json!({
+        "name": name,
+        "filter_chain_match": {"application_protocols": ["meltemi-keeper"]},
+        "filters": [{"name": patch::HCM, "typed_config": {
+            "@type": HCM_TYPE,
+            "stat_prefix": name,
+            "rds": {"config_source": ours(), "route_config_name": name},
+            "http_filters": [router()],
+        }}],
+    })
+}
+
+fn router() -> Value {
+    json!({"name": "envoy.filters.http.router", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+        "suppress_envoy_headers": true,
     }})
 }
 

@@ -213,6 +213,7 @@ fn a_tcp_port_gets_our_manager_and_a_default_for_the_time_without_us() {
         [
             "NETWORK_FILTER INSERT_BEFORE 10.96.0.11_9090 tcp_proxy",
             "NETWORK_FILTER REPLACE 10.96.0.11_9090 tcp_proxy",
+            "FILTER_CHAIN ADD 10.96.0.11_9090",
             "CLUSTER MERGE orders.shop.svc.cluster.local:9090",
             "EXTENSION_CONFIG ADD",
         ]
@@ -224,7 +225,7 @@ fn a_tcp_port_gets_our_manager_and_a_default_for_the_time_without_us() {
     use crate::snapshot::TypeUrl::{ExtensionConfig, Route};
     let names = |kind| compiled.snapshot.of(kind).map(|r| r.name.clone()).collect::<Vec<_>>();
     assert!(names(ExtensionConfig).contains(&name.to_owned()));
-    assert_eq!(names(Route), names(ExtensionConfig), "each manager has its routes");
+    assert_eq!(names(Route), [name], "the server's are within its manager");
     // The limit of the service is counted where the server is.
     let limited = |name: &&std::sync::Arc<crate::snapshot::Resource>| {
         String::from_utf8_lossy(&name.any.value).contains("envoy.filters.http.local_ratelimit")

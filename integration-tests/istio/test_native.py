@@ -1,13 +1,12 @@
-"""Shape `native`, its EnvoyFilters written by hand: Istio's own objects work on every Thrift call."""
+"""Shape `native`, as our control plane writes it: Istio's own objects work on every Thrift call."""
 
 import pytest
 from thrift.transport.TTransport import TTransportException
 
-import shapes
 from calls import call, eventually, one
 from clients import client
 from harness import DIST, wait_until
-from objects import authorization, destination_rule, to, virtual_service
+from objects import authorization, destination_rule, http_route, meta_router, to, virtual_service
 from servers import Server
 
 PORT = 9091
@@ -26,16 +25,16 @@ def thrift(port=PORT, **more):
 
 
 @pytest.fixture(scope="module")
-def echo(space):
-    """Service `echo`: two versions of a real server. Clients with and without the module."""
+def echo(controller, space):
+    """Service `echo`: two versions of a real server. Clients with and without the module. The port's `appProtocol` is all that
+    is said."""
     space.start({"client": {}, "plain": {"module": None}, "v1": {"labels": {"app": "echo", "version": "v1"}},
                  "v2": {"labels": {"app": "echo", "version": "v2"}}})
     for version in ("v1", "v2"):
         space.pods[version].thrift_server(PORT)
     service = space.service("echo", {"app": "echo"}, thrift())
-    space.apply(shapes.native_client(service, PORT), shapes.native_server(service, PORT, app="echo"))
     for name in ("client", "v1", "v2"):
-        space.pods[name].has(f"{service.host}.{PORT}.declare")
+        space.pods[name].has(f"meltemi.declare.{'out' if name == 'client' else 'in'}.{space.name}.echo.{PORT}")
     eventually(space.pods["client"], service.ip, PORT, BOTH, count=20)
     return service
 
@@ -94,45 +93,54 @@ def test_pods_without_the_module(space, echo):
     assert len(call(space.pods["plain"], echo.ip, PORT, count=20)) == 1, "TCP: one server a connection"
     space.pod("old", module=None).thrift_server(PORT)
     service = space.service("old", {"app": "old"}, thrift())
-    space.apply(shapes.native_client(service, PORT), shapes.native_server(service, PORT, app="old"))
-    space.pods["client"].has(f"meltemi.out.{service.host}")
+    space.pods["client"].has(f"meltemi.inlet.out.{space.name}.old.{PORT}")
     for name in ("client", "plain"):
         eventually(space.pods[name], service.ip, PORT, {"old: hello x"}, count=10)
     assert "meltemi" not in str(space.pods["old"].listener("virtualInbound"))
 
 
-def test_headless(space, echo, applied):
+def test_http_route(space, echo, applied):
+    """The Gateway API's routes, with the Service as their parent."""
+    applied(http_route("echo", "echo", PORT, "/slow", space.service("echo-v2", {"app": "echo", "version": "v2"}, thrift()).name))
+    eventually(space.pods["client"], echo.ip, PORT, {"v2: slept 1"}, method="slow", argument=1, count=20)
+
+
+def test_meta_router_becomes_a_virtual_service(space, echo, applied):
+    applied(destination_rule("echo", echo.host, "v1", "v2"), meta_router(
+        "echo", echo.host, {"match": {"attributes": {"method": {"exact": "slow"}}}, "route": [to(echo.host, "v2")]},
+        {"route": [to(echo.host, "v1")]}))
+    me = space.pods["client"]
+    eventually(me, echo.ip, PORT, {"v1: hello x"}, count=20)
+    assert set(call(me, echo.ip, PORT, method="slow", argument=1, count=10)) == {"v2: slept 1"}
+
+
+def test_other_target_port(space, echo):
+    service = space.service("moved", {"app": "echo"}, thrift(PORT + 100, targetPort=PORT))
+    space.pods["client"].has(f"meltemi.inlet.out.{space.name}.moved.{PORT + 100}")
+    eventually(space.pods["client"], service.ip, PORT + 100, BOTH, count=20)
+
+
+def test_headless(space, echo):
     service = space.service("headless", {"app": "echo"}, thrift(), clusterIP="None")
-    me, context = space.pods["client"], "SIDECAR_OUTBOUND"
-    patches = [shapes.bridge(context, {"service": service.host, "portNumber": PORT}, "thrift")]
-    for name in ("v1", "v2"):
-        listener, resource = f"{space.pods[name].ip}_{PORT}", f"meltemi.out.headless.{name}"
-        patches += [*shapes.declare(context, listener, "INSERT_FIRST", f"{resource}.declare", {}),
-                    shapes.before(context, {"name": listener}, shapes.HCM, resource),
-                    shapes.inlet(resource, "thrift", authority=service.host)]
-    applied(shapes.envoy_filter("headless", patches))
-    me.has("meltemi.out.headless.v2")
+    me = space.pods["client"]
+    me.has(f"meltemi.inlet.out.{space.name}.headless.{PORT}")
     for name in ("v1", "v2"):
         eventually(me, space.pods[name].ip, PORT, {f"{name}: hello x"}, count=10)
-    wait_until(lambda: any(line["authority"] == service.host for line in me.access_log()), "a call by HTTP")
+    authority = f"{service.host}:{PORT}"
+    wait_until(lambda: any(line["authority"] == authority for line in me.access_log()), "a call by HTTP")
 
 
-def test_http_named_port_shared_with_real_http(space, echo, applied):
+def test_http_named_port_shared_with_real_http(space, echo):
     port = PORT + 1
-    service = space.service("named", {"app": "echo"}, [{"name": "http-thrift", "port": port}])
+    service = space.service("named", {"app": "echo"}, [{"name": "http-thrift", "port": port}],
+                            annotations={"meltemi.dev/codec": "thrift"})
     web = space.service("web", {"app": "web"}, [{"name": "http", "port": port}])
     with space.pod("web").inside():
         Server(web_page, "0.0.0.0", port)
     for version in ("v1", "v2"):
         space.pods[version].thrift_server(port)
-    me, context, listener = space.pods["client"], "SIDECAR_OUTBOUND", {"name": f"0.0.0.0_{port}"}
-    ours = [{"address": service.ip, "port": port, "authority": f"{service.host}:{port}"}]
-    applied(shapes.envoy_filter("named", [
-        *shapes.declare(context, listener["name"], "INSERT_FIRST", "meltemi.out.shared.declare", {"destinations": ours}),
-        shapes.before(context, listener, shapes.HCM, "meltemi.out.shared"), shapes.inlet("meltemi.out.shared", "thrift", destinations=ours),
-        shapes.bridge(context, {"service": service.host, "portNumber": port}, "thrift")]), shapes.native_server(service, port, app="echo"))
-    for name in ("v1", "v2"):
-        space.pods[name].has(f"meltemi.in.{service.host}")
+    me = space.pods["client"]
+    me.has(f"meltemi.inlet.out.{space.name}.named.{port}")
     eventually(me, service.ip, port, BOTH, count=20)
     wait_until(lambda: "200" in me.run("curl", "-si", f"{web.ip}:{port}/").stdout.partition("\n")[0], "the real HTTP service")
 
@@ -154,15 +162,14 @@ def test_a_module_that_does_not_load_costs_only_its_own_ports(bed, space, echo):
         call(broken, echo.ip, PORT)
 
 
-def test_permissive_takes_callers_from_outside_the_mesh(bed, envoy):
+def test_permissive_takes_callers_from_outside_the_mesh(bed, controller, envoy):
     space = bed.space(f"permissive-{envoy.parents[2].name}".replace(".", "-"), mtls="PERMISSIVE", envoy=envoy, module=DIST)
     try:
         space.start({"client": {}, "plain": {"module": None}, "outside": {"sidecar": False}, "v1": {"labels": {"app": "echo"}}})
         server = space.pods["v1"]
         server.thrift_server(PORT)
         service = space.service("echo", {"app": "echo"}, thrift())
-        space.apply(shapes.native_client(service, PORT), shapes.native_server(service, PORT, app="echo"),
-                    authorization("no-slow", "DENY", {"app": "echo"}, {"to": [{"operation": {"paths": ["/slow"]}}]}))
+        space.apply(authorization("no-slow", "DENY", {"app": "echo"}, {"to": [{"operation": {"paths": ["/slow"]}}]}))
         for name, address in (("client", service.ip), ("plain", service.ip), ("outside", server.ip)):
             eventually(space.pods[name], address, PORT, {"6: RBAC: access denied"}, method="slow", argument=1)
             assert set(call(space.pods[name], address, PORT, count=5)) == {"v1: hello x"}
