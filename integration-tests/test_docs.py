@@ -53,6 +53,8 @@ def shell():
     shell.close()
 
 
+# The codec's crate is built from nothing the first time.
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", ["quickstart.md", "codec.md"])
 def test_commands_of(page, shell, envoy_binary, tmp_path):
     free = {port: str(free_port()) for port in PORTS}
