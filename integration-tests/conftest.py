@@ -11,6 +11,7 @@ sys.path[:0] = [str(HERE), str(HERE / "peers" / "thrift"), str(HERE.parent / "sc
 
 import setup  # noqa: E402
 from harness import World  # noqa: E402
+from wire import Dubbo, Thrift  # noqa: E402
 
 VERSIONS = os.environ.get("MELTEMI_ENVOYS", " ".join(setup.ENVOYS)).split()
 
@@ -18,6 +19,12 @@ VERSIONS = os.environ.get("MELTEMI_ENVOYS", " ".join(setup.ENVOYS)).split()
 def pytest_generate_tests(metafunc):
     if "envoy_version" in metafunc.fixturenames:
         metafunc.parametrize("envoy_version", VERSIONS, ids=[f"envoy-{version}" for version in VERSIONS])
+
+
+@pytest.fixture(params=[Thrift, Dubbo], ids=lambda wire: wire.name)
+def wire(request):
+    """Each protocol, by frames made by hand."""
+    return request.param
 
 
 @pytest.fixture

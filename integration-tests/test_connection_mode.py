@@ -5,15 +5,10 @@ import pytest
 from clients import client
 from harness import free_port, router, rule, service, to, wait_until
 from servers import Server, per_frame
-from wire import Dubbo, Peer, Thrift
+from wire import Peer, Thrift
 
 HOST = "echo.test"
 MODE = "meltemi.dev/mode."
-
-
-@pytest.fixture(params=[Thrift, Dubbo], ids=lambda wire: wire.name)
-def wire(request):
-    return request.param
 
 
 def mesh(world, wire, *routes):

@@ -7,7 +7,7 @@ import pytest
 from by_hand import cluster, declare, listener, manager, ours, route, start, tcp
 from harness import free_port
 from servers import Server, per_frame
-from wire import Dubbo, Peer, Thrift
+from wire import Peer
 
 
 def shared(chain):
@@ -42,11 +42,6 @@ def ask(port: int, request: bytes) -> bytes:
 
 
 REQUEST = b"GET /hello HTTP/1.1\r\nhost: other.test\r\n\r\n"
-
-
-@pytest.fixture(params=[Thrift, Dubbo], ids=lambda wire: wire.name)
-def wire(request):
-    return request.param
 
 
 def test_declared_destinations_get_the_chain_for_http(world, wire):

@@ -15,11 +15,6 @@ from wire import Dubbo, Peer, Thrift
 HOST = "echo.test"
 
 
-@pytest.fixture(params=[Thrift, Dubbo], ids=lambda wire: wire.name)
-def wire(request):
-    return request.param
-
-
 @pytest.fixture
 def mesh(world, wire):
     """Makes a service with these endpoints and objects; gives its port."""

@@ -13,14 +13,9 @@ import setup
 from harness import free_port, router, rule, service, to, wait_until
 from servers import Server, per_frame
 from test_tls import Authority
-from wire import Dubbo, Peer, Thrift, call, hessian, i32, text
+from wire import Peer, Thrift, call, hessian, i32, text
 
 HOST = "echo.test"
-
-
-@pytest.fixture(params=[Thrift, Dubbo], ids=lambda wire: wire.name)
-def wire(request):
-    return request.param
 
 
 @pytest.fixture

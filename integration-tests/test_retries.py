@@ -12,11 +12,6 @@ from wire import Dubbo, Peer, Thrift, call, hessian, i32, text
 HOST = "echo.test"
 
 
-@pytest.fixture(params=[Thrift, Dubbo], ids=lambda wire: wire.name)
-def wire(request):
-    return request.param
-
-
 @pytest.fixture
 def retries(envoy_version):
     """Up to Envoy 1.39, what a server says is final: a retry would use a bridge that it has destroyed."""

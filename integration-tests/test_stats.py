@@ -8,12 +8,7 @@ import pytest
 from by_hand import V3, cluster, listener, manager, ours, route, start, tcp
 from harness import free_port, get, wait_until
 from servers import Server, per_frame
-from wire import Dubbo, Peer, Thrift, call, text
-
-
-@pytest.fixture(params=[Thrift, Dubbo], ids=lambda wire: wire.name)
-def wire(request):
-    return request.param
+from wire import Dubbo, Peer, call, text
 
 
 def one_way(wire, number: int) -> bytes:

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import pathlib
-import re
 import urllib.request
 
 from harness import wait_until
@@ -147,16 +146,6 @@ class Bed:
         """istiod's own pages: /debug/syncz, /debug/push_status, /debug/endpointz; port 15014: /metrics."""
         with urllib.request.urlopen(f"http://{self.host}:{port}{path}", timeout=30) as answer:
             return answer.read().decode()
-
-    def push_times(self) -> dict[str, float]:
-        """How often istiod has pushed, and how long that took in all (seconds)."""
-        text = self.pilot("/metrics", 15014)
-        found = {}
-        for name in ("pilot_proxy_convergence_time", "pilot_xds_push_time", "pilot_pushcontext_init_seconds"):
-            for part in ("count", "sum"):
-                values = re.findall(rf"^{name}_{part}(?:{{[^}}]*}})? ([0-9.e+-]+)$", text, re.M)
-                found[f"{name}_{part}"] = sum(map(float, values))
-        return found
 
     def root_certificate(self, namespace: str) -> str:
         def found():

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+use super::kubernetes::host_and_port;
 use crate::{
     istio::{self, Compiled, Desired, Facts, Options, Planned},
     problem::Severity,
@@ -49,23 +50,19 @@ struct Plan {
 
 /// How objects for a mesh are made.
 #[derive(Debug, Args)]
-pub(super) struct Mesh {
+struct Mesh {
     /// Leave out what only Istio's own Envoy knows.
     #[arg(long)]
     stock_envoy: bool,
     /// Where sidecars reach our xDS server.
-    #[arg(long, value_name = "HOST:PORT", default_value = "meltemi.meltemi-system.svc.cluster.local:18000")]
-    xds_service: String,
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port,
+        default_value = "meltemi.meltemi-system.svc.cluster.local:18000")]
+    xds_service: (String, u16),
 }
 
 impl Mesh {
-    pub(super) fn options(&self) -> anyhow::Result<Options> {
-        let (host, port) = self
-            .xds_service
-            .rsplit_once(':')
-            .and_then(|(host, port)| Some((host.trim_matches(['[', ']']), port.parse().ok()?)))
-            .ok_or_else(|| anyhow::anyhow!("--xds-service: `{}` is not host:port", self.xds_service))?;
-        Ok(Options { stock_envoy: self.stock_envoy, xds: Some((host.to_owned(), port)) })
+    fn options(self) -> Options {
+        Options { stock_envoy: self.stock_envoy, xds: Some(self.xds_service) }
     }
 }
 
@@ -82,7 +79,7 @@ enum Output {
 impl Plan {
     fn run(self) -> anyhow::Result<u8> {
         let loaded = Folder::new(&self.config).load();
-        let mut compiled = istio::compile(&loaded.model, &Facts::default(), &self.mesh.options()?);
+        let mut compiled = istio::compile(&loaded.model, &Facts::default(), &self.mesh.options());
         compiled.problems.splice(0..0, loaded.problems);
         print(&compiled, self.output)?;
         Ok(u8::from(compiled.problems.iter().any(|problem| problem.severity == Severity::Error)))

@@ -75,8 +75,11 @@ impl Kubernetes {
     }
 }
 
-fn host_and_port(text: &str) -> Result<(String, u16), String> {
-    let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+/// Host and port; an IPv6 address stands in brackets.
+pub(super) fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let parts = text
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?)));
     parts
         .filter(|(host, _)| !host.is_empty())
         .ok_or_else(|| "expected a host and a port, as in xds.meltemi:18000".to_owned())

@@ -28,6 +28,7 @@ use crate::{
 pub(crate) use cluster::name as cluster_name;
 pub(crate) use matcher::metadata_key;
 pub use protocols::{CODEC_ANNOTATION, Protocol};
+pub(crate) use router::EARLY_BYTES;
 pub(crate) use services::kubernetes_host;
 pub use services::{Port, Services};
 

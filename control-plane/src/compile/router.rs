@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Bytes of the first requests that wait until the connection to the server is there.
-const EARLY_BYTES: u32 = 1024 * 1024;
+pub(crate) const EARLY_BYTES: u32 = 1024 * 1024;
 /// All requests, in `abort_millionths`.
 const MILLION: u32 = 1_000_000;
 /// The status of an abort without one.

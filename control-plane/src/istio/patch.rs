@@ -8,15 +8,16 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Desired, DesiredKind, MODULE_LABEL};
-use crate::{compile::MODULE, problem::Origin};
+use crate::{
+    compile::{EARLY_BYTES, MODULE},
+    problem::Origin,
+};
 
 /// Istio has dynamic modules since 1.31.
 const PROXY_VERSION: &str = r"^1\.(3[1-9]|[4-9][0-9])|^[2-9]\.";
 
 pub(super) const HCM: &str = "envoy.filters.network.http_connection_manager";
 pub(super) const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
-/// Bytes of the first requests that wait until the connection to the server is there.
-const EARLY_BYTES: u32 = 1024 * 1024;
 const LISTENER_FILTER: &str =
     "type.googleapis.com/envoy.extensions.filters.listener.dynamic_modules.v3.DynamicModuleListenerFilter";
 const NETWORK_FILTER: &str =

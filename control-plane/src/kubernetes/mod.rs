@@ -22,11 +22,11 @@ mod status;
 mod watches;
 mod writer;
 
+use crate::istio::MANAGED_BY;
+
 pub use crd::crds_yaml;
 pub use look::look;
 pub use serve::{Settings, client, serve};
 
 /// Our name as the owner of fields, as the reporter of events, and in the lease.
 const MANAGER: &str = "meltemi";
-/// Label of everything that we write.
-const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", MANAGER);
