@@ -8,7 +8,7 @@ use std::{
 pub use super::protocols::Protocol;
 use super::protocols::{Naming, PORT_PREFIX, Protocols};
 use crate::{
-    model::{DestinationRule, MetaRouter, Metadata, Model, Object, Resolution, Subset, TrafficPolicy},
+    model::{DestinationRule, EndpointSlice, MetaRouter, Metadata, Model, Object, Resolution, Subset, TrafficPolicy},
     problem::{Origin, Problem},
 };
 
@@ -52,6 +52,8 @@ pub struct Services<'a> {
     ports: BTreeMap<(String, u16), Port>,
     /// We make the listeners, so two ports cannot have the same address.
     own_listeners: bool,
+    /// Endpoints, by namespace and name of their Service.
+    slices: HashMap<(&'a str, &'a str), Vec<&'a Object<EndpointSlice>>>,
     rules: HashMap<String, &'a Object<DestinationRule>>,
     routers: HashMap<String, &'a Object<MetaRouter>>,
 }
@@ -69,8 +71,13 @@ impl<'a> Services<'a> {
 
     fn collect(model: &'a Model, own_listeners: bool, problems: &mut Vec<Problem>) -> Self {
         let protocols = Protocols::new(model, problems);
-        let mut services =
-            Self { ports: BTreeMap::new(), own_listeners, rules: HashMap::new(), routers: HashMap::new() };
+        let mut services = Self {
+            ports: BTreeMap::new(),
+            own_listeners,
+            slices: slices_by_service(model),
+            rules: HashMap::new(),
+            routers: HashMap::new(),
+        };
         services.add_service_entries(model, &protocols, problems);
         services.add_kubernetes(model, &protocols, problems);
         for rule in &model.destination_rules {
@@ -108,7 +115,17 @@ impl<'a> Services<'a> {
 
     /// Whether there is such a service.
     pub fn has_host(&self, host: &str) -> bool {
-        self.ports.keys().any(|(own, _)| own == host)
+        self.ports_of(host).next().is_some()
+    }
+
+    fn ports_of(&self, host: &str) -> impl Iterator<Item = &Port> {
+        self.ports.range((host.to_owned(), 0)..=(host.to_owned(), u16::MAX)).map(|(_, port)| port)
+    }
+
+    /// The endpoints of a Service.
+    pub(crate) fn slices_of<'s>(&'s self, service: &'s Metadata) -> &'s [&'a Object<EndpointSlice>] {
+        let key = (service.namespace.as_str(), service.name.as_str());
+        self.slices.get(&key).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The rule of a service.
@@ -175,7 +192,7 @@ impl<'a> Services<'a> {
     }
 
     fn check_host(&self, host: &str, router: &Object<MetaRouter>, problems: &mut Vec<Problem>) {
-        if !self.ports.iter().any(|((own, _), port)| own == host && port.protocol.is_some()) {
+        if !self.ports_of(host).any(|port| port.protocol.is_some()) {
             let reason = if self.has_host(host) {
                 format!("no port of `{host}` is named {PORT_PREFIX}<protocol>, so there is nothing to route")
             } else {
@@ -258,12 +275,8 @@ impl<'a> Services<'a> {
             let address = first_address(ips, &service.origin, "spec.clusterIP", problems);
             for (index, port) in service.spec.ports.iter().enumerate() {
                 let field = format!("spec.ports[{index}]");
-                let slices = model.endpoint_slices.iter().filter(|slice| {
-                    slice.metadata.namespace == metadata.namespace
-                        && slice.metadata.labels.get("kubernetes.io/service-name") == Some(&metadata.name)
-                });
                 let mut endpoints = Vec::new();
-                for slice in slices {
+                for slice in self.slices_of(metadata) {
                     let Some(number) =
                         slice.spec.ports.iter().find(|p| p.name.as_deref().unwrap_or_default() == port.name)
                     else {
@@ -303,22 +316,32 @@ impl<'a> Services<'a> {
             problems.push(port.origin.error(field, "a port needs a number"));
             return;
         }
-        let clash = self.ports.values().find(|other| {
-            let same_name = other.host == port.host && other.number == port.number;
-            let same_listener = self.own_listeners
-                && other.protocol.is_some()
+        let key = (port.host.clone(), port.number);
+        let listens_there = |other: &&Port| {
+            other.protocol.is_some()
                 && port.protocol.is_some()
                 && other.number == port.number
-                && overlap(other.address, port.address);
-            same_name || same_listener
-        });
+                && overlap(other.address, port.address)
+        };
+        let on_address = || self.own_listeners.then(|| self.ports.values().find(listens_there)).flatten();
+        let clash = self.ports.get(&key).or_else(on_address);
         if let Some(other) = clash {
             let place = format!("{} ({}:{})", taken(&other.origin), other.address, other.number);
             problems.push(port.origin.error(field, place));
             return;
         }
-        self.ports.insert((port.host.clone(), port.number), port);
+        self.ports.insert(key, port);
     }
+}
+
+fn slices_by_service(model: &Model) -> HashMap<(&str, &str), Vec<&Object<EndpointSlice>>> {
+    let mut slices: HashMap<_, Vec<_>> = HashMap::new();
+    for slice in &model.endpoint_slices {
+        if let Some(service) = slice.metadata.labels.get("kubernetes.io/service-name") {
+            slices.entry((slice.metadata.namespace.as_str(), service.as_str())).or_default().push(slice);
+        }
+    }
+    slices
 }
 
 /// Whether two listeners with these addresses would be in each other's way on one port.

@@ -107,7 +107,7 @@ pub(super) fn collect<'a>(model: &'a Model, services: &'a Services<'_>, output: 
             };
             match shape(&port.name, port.app_protocol.as_deref(), &service.metadata) {
                 Some(shape) if compiled.protocol.is_some() => {
-                    all.extend(of_service(service, port, compiled, shape, model))
+                    all.extend(of_service(service, port, compiled, shape, services))
                 }
                 _ => output.plan.push(left_alone(compiled)),
             }
@@ -162,17 +162,9 @@ fn of_service<'a>(
     port: &'a ServicePort,
     compiled: &'a Port,
     shape: Shape,
-    model: &'a Model,
+    services: &Services<'_>,
 ) -> Option<MeshPort<'a>> {
-    let slices: Vec<&EndpointSlice> = model
-        .endpoint_slices
-        .iter()
-        .filter(|slice| {
-            slice.metadata.namespace == service.metadata.namespace
-                && slice.metadata.labels.get("kubernetes.io/service-name") == Some(&service.metadata.name)
-        })
-        .map(|slice| &slice.spec)
-        .collect();
+    let slices: Vec<&EndpointSlice> = services.slices_of(&service.metadata).iter().map(|slice| &slice.spec).collect();
     let ips = service.spec.cluster_ips.iter().chain(&service.spec.cluster_ip);
     let mut addresses: Vec<IpAddr> = Vec::new();
     for ip in ips.filter_map(|ip| ip.parse().ok()) {
