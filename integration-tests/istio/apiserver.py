@@ -76,7 +76,7 @@ class Cluster:
         self.kubeconfig = self.kube.write_kubeconfig(self.folder / "account", self.kube.account_token(NAMESPACE, ACCOUNT))
 
     def replica(self, name: str, *options: str) -> "Replica":
-        return Replica(self, name, options)
+        return Replica(self, name, ("--stock-envoy", *options))
 
     def down(self):
         self.children.close()
@@ -92,7 +92,7 @@ class Replica:
     def start(self, ready=True):
         command = [DIST / "meltemi", "serve", "--kubernetes", "--kubeconfig", self.cluster.kubeconfig, "--namespace", NAMESPACE,
                    "--xds", f"127.0.0.1:{self.xds}", "--admin", f"127.0.0.1:{self.admin}", "--xds-service",
-                   f"meltemi.{NAMESPACE}.svc:18000", "--stock-envoy", *self.options]
+                   f"meltemi.{NAMESPACE}.svc:18000", *self.options]
         self.process = self.cluster.children.start(command, self.cluster.folder / f"{self.name}.log",
                                                    env=os.environ | {"POD_NAME": self.name})
         if ready:
