@@ -1,10 +1,11 @@
-//! Load generator, echo servers and idle clients of `make bench`. `bench/run.py` starts them around Envoys and reads
-//! their JSON.
+//! Load generator, echo servers and idle clients of `make bench`, and the sidecars of `make bench-control-plane`. The
+//! scripts in `bench/` start them and read their JSON.
 
 mod hold;
 mod load;
 mod protocol;
 mod serve;
+mod sidecars;
 
 use std::net::SocketAddr;
 
@@ -26,6 +27,8 @@ enum Command {
     Load(load::Load),
     /// Make connections with one call each, say `held`, and keep them until the end of standard input.
     Hold(hold::Hold),
+    /// Follow an xDS server as sidecars do; tell what they got.
+    Sidecars(sidecars::Sidecars),
 }
 
 /// What is spoken where.
@@ -46,6 +49,7 @@ fn main() -> anyhow::Result<()> {
             Command::Serve(target) => serve::run(&target).await,
             Command::Load(load) => load.run().await,
             Command::Hold(hold) => hold.run().await,
+            Command::Sidecars(sidecars) => sidecars.run().await,
         }
     })
 }
