@@ -39,22 +39,25 @@ pub struct Protocol {
 pub(super) struct Naming<'n> {
     pub(super) name: &'n str,
     pub(super) app_protocol: Option<&'n str>,
+    /// What the field of `app_protocol` is called in the object.
+    pub(super) app_protocol_field: &'n str,
 }
 
-impl Naming<'_> {
-    /// The protocol that the port's name or `appProtocol` says.
-    fn protocol(&self) -> Option<&str> {
-        if let Some(protocol) = self.app_protocol.and_then(|p| p.strip_prefix(APP_PROTOCOL_PREFIX)) {
-            return Some(protocol);
+impl<'n> Naming<'n> {
+    /// The protocol that the port or its service says, and the field that says so.
+    fn says(&self, metadata: &'n Metadata, field: &str) -> Option<(&'n str, String)> {
+        if let Some(protocol) = self.app_protocol.and_then(|protocol| protocol.strip_prefix(APP_PROTOCOL_PREFIX)) {
+            return Some((protocol, format!("{field}.{}", self.app_protocol_field)));
         }
-        let rest = self.name.strip_prefix(PORT_PREFIX)?;
-        Some(rest.split('-').next().unwrap_or(rest)).filter(|name| !name.is_empty())
+        if let Some(rest) = self.name.strip_prefix(PORT_PREFIX) {
+            let protocol = rest.split('-').next().filter(|name| !name.is_empty())?;
+            return Some((protocol, format!("{field}.name")));
+        }
+        Some((self.annotated(metadata)?, format!("metadata.annotations[{CODEC_ANNOTATION}]")))
     }
-}
 
-impl Naming<'_> {
     /// What the service's annotation says of a port that is HTTP by its name.
-    fn annotated<'m>(&self, metadata: &'m Metadata) -> Option<&'m str> {
+    fn annotated(&self, metadata: &'n Metadata) -> Option<&'n str> {
         let is_http = |name: &str| matches!(name.split('-').next(), Some("http" | "http2" | "grpc"));
         let http = self.app_protocol.filter(|name| !name.is_empty()).map_or_else(|| is_http(self.name), is_http);
         metadata.annotations.get(CODEC_ANNOTATION).filter(|_| http).map(String::as_str)
@@ -102,14 +105,14 @@ impl<'a> Protocols<'a> {
         field: &str,
         problems: &mut Vec<Problem>,
     ) -> Option<Protocol> {
-        let name = naming.protocol().or_else(|| naming.annotated(metadata))?;
+        let (name, said_at) = naming.says(metadata, field)?;
         let declared = self.declared.get(name).map(|object| &object.spec);
         let codec = declared.map_or(name, |spec| spec.codec_name());
         let options = declared.map(|spec| spec.options.clone()).unwrap_or_default();
         let entry = match entry_of(codec) {
             Ok(entry) => entry,
             Err((_, reason)) => {
-                problems.push(origin.error(format!("{field}.name"), reason));
+                problems.push(origin.error(said_at, reason));
                 return None;
             }
         };

@@ -212,7 +212,8 @@ impl<'a> Services<'a> {
                 let address = first_address(spec.addresses.iter().skip(own), &entry.origin, "spec.addresses", problems);
                 for (index, port) in spec.ports.iter().enumerate() {
                     let field = format!("spec.ports[{index}]");
-                    let named = Naming { name: &port.name, app_protocol: Some(&port.protocol) };
+                    let named =
+                        Naming { name: &port.name, app_protocol: Some(&port.protocol), app_protocol_field: "protocol" };
                     let dns = matches!(spec.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
                     let mut endpoints = Vec::new();
                     for (place, endpoint) in spec.endpoints.iter().enumerate() {
@@ -294,7 +295,11 @@ impl<'a> Services<'a> {
                         endpoints.push(PortEndpoint { address: address.clone(), port: number.port, weight: 1, labels });
                     }
                 }
-                let named = Naming { name: &port.name, app_protocol: port.app_protocol.as_deref() };
+                let named = Naming {
+                    name: &port.name,
+                    app_protocol: port.app_protocol.as_deref(),
+                    app_protocol_field: "appProtocol",
+                };
                 let protocol = protocols.of(&named, metadata, port.port, &service.origin, &field, problems);
                 let port = Port {
                     origin: service.origin.clone(),

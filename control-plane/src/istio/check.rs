@@ -6,10 +6,9 @@ use serde_json::Value;
 
 use super::{
     Compiled, Facts,
-    facts::Foreign,
     ports::{MeshPort, Shape},
 };
-use crate::{compile::Services, problem::Problem};
+use crate::{compile::Services, model::Object, problem::Problem};
 
 /// Ports that Istio takes for TCP unless their protocol says otherwise, which ours, unknown to it, does not.
 const WELL_KNOWN: [u16; 4] = [25, 53, 3306, 27017];
@@ -19,14 +18,14 @@ pub(super) fn add(ports: &[MeshPort<'_>], services: &Services<'_>, facts: &Facts
     for port in ports {
         well_known(port, output);
         without_module(port, facts, output);
-        for policy in &facts.authorization_policies {
+        for policy in facts.others("AuthorizationPolicy") {
             output.problems.extend(tcp_policy(port, policy, facts));
         }
     }
-    for service in &facts.virtual_services {
+    for service in facts.others("VirtualService") {
         virtual_service(service, ports, services, output);
     }
-    for filter in &facts.envoy_filters {
+    for filter in facts.others("EnvoyFilter") {
         output.problems.extend(ports.iter().filter_map(|port| conflict(filter, port)).take(1));
     }
 }
@@ -57,19 +56,16 @@ fn without_module(port: &MeshPort<'_>, facts: &Facts, output: &mut Compiled) {
 }
 
 /// On a port that is TCP to Istio, a policy with HTTP's fields denies everything, or allows nothing.
-fn tcp_policy(port: &MeshPort<'_>, policy: &Foreign, facts: &Facts) -> Option<Problem> {
+fn tcp_policy(port: &MeshPort<'_>, policy: &Object<Value>, facts: &Facts) -> Option<Problem> {
     if port.shape != Shape::Tcp {
         return None;
     }
-    let everywhere = policy.namespace == facts.root_namespace;
-    if !everywhere && policy.namespace != port.namespace {
+    let everywhere = policy.metadata.namespace == facts.root_namespace;
+    if !everywhere && policy.metadata.namespace != port.namespace {
         return None;
     }
     let selected: BTreeMap<String, String> =
         serde_json::from_value(policy.spec["selector"]["matchLabels"].clone()).unwrap_or_default();
-    let touches = facts.workloads.iter().any(|pod| {
-        pod.is_selected(port.namespace, port.selector) && selected.iter().all(|(k, v)| pod.labels.get(k) == Some(v))
-    });
     let on_port = |operation: &Value| {
         let targets: Vec<String> = port.targets.iter().map(u16::to_string).collect();
         let ports = operation["ports"].as_array();
@@ -85,8 +81,11 @@ fn tcp_policy(port: &MeshPort<'_>, policy: &Foreign, facts: &Facts) -> Option<Pr
     })?;
     let action = policy.spec["action"].as_str().unwrap_or("ALLOW");
     let what = if action == "DENY" { "denies every call" } else { "allows no call" };
+    let touches = facts.workloads.iter().any(|pod| {
+        pod.is_selected(port.namespace, port.selector) && selected.iter().all(|(k, v)| pod.labels.get(k) == Some(v))
+    });
     touches.then(|| {
-        policy.origin("AuthorizationPolicy").error(
+        policy.origin.error(
             format!("spec.rules[{fields}].to"),
             format!(
                 "port {} of {} is TCP to Istio, for which a {action} rule with HTTP's fields {what}; use appProtocol \
@@ -98,16 +97,17 @@ fn tcp_policy(port: &MeshPort<'_>, policy: &Foreign, facts: &Facts) -> Option<Pr
 }
 
 /// Where a route leads must speak the same protocol: its cluster needs the bridge.
-fn virtual_service(service: &Foreign, ports: &[MeshPort<'_>], services: &Services<'_>, output: &mut Compiled) {
-    let full = |host: &str| services.host_of(host, &service.metadata());
+fn virtual_service(service: &Object<Value>, ports: &[MeshPort<'_>], services: &Services<'_>, output: &mut Compiled) {
+    let full = |host: &str| services.host_of(host, &service.metadata);
     let hosts = service.spec["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str).map(full);
     let hosts: Vec<String> = hosts.collect();
     let ours = |port: &&MeshPort<'_>| port.shape != Shape::Tcp && hosts.iter().any(|host| host == port.host);
     let Some(from) = ports.iter().find(ours) else { return };
     let routes = service.spec["http"].as_array().into_iter().flatten().enumerate();
     for (index, route) in routes {
-        let to = route["route"].as_array().into_iter().flatten().map(|route| &route["destination"]);
-        for (place, destination) in to.chain([&route["mirror"]]).enumerate() {
+        let to = route["route"].as_array().into_iter().flatten().enumerate();
+        let to = to.map(|(place, to)| (format!("route[{place}].destination"), &to["destination"]));
+        for (field, destination) in to.chain([("mirror".to_owned(), &route["mirror"])]) {
             let Some(host) = destination["host"].as_str().map(full) else { continue };
             let number = destination["port"]["number"].as_u64();
             let speaks = services.ports().any(|port| {
@@ -120,15 +120,15 @@ fn virtual_service(service: &Foreign, ports: &[MeshPort<'_>], services: &Service
                     "`{host}` has no port that speaks {}, so calls of {} fail there",
                     from.protocol.codec.name, from.host
                 );
-                let field = format!("spec.http[{index}].route[{place}].destination.host");
-                output.problems.push(service.origin("VirtualService").error(field, reason));
+                let field = format!("spec.http[{index}].{field}.host");
+                output.problems.push(service.origin.error(field, reason));
             }
         }
     }
 }
 
 /// Somebody else's EnvoyFilter that changes the network filters of one of our listeners.
-fn conflict(filter: &Foreign, port: &MeshPort<'_>) -> Option<Problem> {
+fn conflict(filter: &Object<Value>, port: &MeshPort<'_>) -> Option<Problem> {
     let listeners = port.listeners();
     let patches = filter.spec["configPatches"].as_array()?;
     let index = patches.iter().position(|patch| {
@@ -142,5 +142,5 @@ fn conflict(filter: &Foreign, port: &MeshPort<'_>) -> Option<Problem> {
     })?;
     let reason =
         format!("changes the filters of {}, where ours are: the order of the two is not defined", listeners.join(", "));
-    Some(filter.origin("EnvoyFilter").warning(format!("spec.configPatches[{index}]"), reason))
+    Some(filter.origin.warning(format!("spec.configPatches[{index}]"), reason))
 }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::MODULE_LABEL;
-use crate::{model::Metadata, problem::Origin};
+use crate::model::Object;
 
 /// What we must know of a cluster beside the model.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,23 +12,27 @@ pub struct Facts {
     pub root_namespace: String,
     /// Pods.
     pub workloads: Vec<Workload>,
-    /// Users' VirtualServices; only looked at.
-    pub virtual_services: Vec<Foreign>,
-    /// Their AuthorizationPolicies; only looked at.
-    pub authorization_policies: Vec<Foreign>,
-    /// EnvoyFilters that are not ours; only looked at.
-    pub envoy_filters: Vec<Foreign>,
+    /// The user's own objects of Istio, of the kinds of `LOOKED_AT`, that may not fit ours.
+    pub others: Vec<Object<Value>>,
 }
+
+/// Kinds that are only looked at, by group and kind.
+pub const LOOKED_AT: [(&str, &str); 3] = [
+    ("networking.istio.io", "VirtualService"),
+    ("security.istio.io", "AuthorizationPolicy"),
+    ("networking.istio.io", "EnvoyFilter"),
+];
 
 impl Default for Facts {
     fn default() -> Self {
-        Self {
-            root_namespace: "istio-system".to_owned(),
-            workloads: Vec::new(),
-            virtual_services: Vec::new(),
-            authorization_policies: Vec::new(),
-            envoy_filters: Vec::new(),
-        }
+        Self { root_namespace: "istio-system".to_owned(), workloads: Vec::new(), others: Vec::new() }
+    }
+}
+
+impl Facts {
+    /// Those of one kind.
+    pub(super) fn others(&self, kind: &str) -> impl Iterator<Item = &Object<Value>> {
+        self.others.iter().filter(move |object| object.origin.kind == kind)
     }
 }
 
@@ -54,26 +58,5 @@ impl Workload {
         self.namespace == namespace
             && !selector.is_empty()
             && selector.iter().all(|(name, value)| self.labels.get(name) == Some(value))
-    }
-}
-
-/// An object of Istio that is the user's business, and may not fit ours.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Foreign {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// What it says.
-    pub spec: Value,
-}
-
-impl Foreign {
-    pub(super) fn origin(&self, kind: &str) -> Origin {
-        Origin { kind: kind.to_owned(), name: format!("{}/{}", self.namespace, self.name), ..Origin::default() }
-    }
-
-    pub(super) fn metadata(&self) -> Metadata {
-        Metadata { name: self.name.clone(), namespace: self.namespace.clone(), ..Metadata::default() }
     }
 }

@@ -26,7 +26,7 @@ use serde::Serialize;
 use self::ports::Shape;
 pub use self::{
     desired::{Desired, DesiredKind},
-    facts::{Facts, Foreign, Workload},
+    facts::{Facts, LOOKED_AT, Workload},
 };
 use crate::{compile::Services, model::Model, problem::Problem, snapshot::Snapshot};
 

@@ -109,7 +109,7 @@ pub(super) fn collect<'a>(model: &'a Model, services: &'a Services<'_>, output: 
                 Some(shape) if compiled.protocol.is_some() => {
                     all.extend(of_service(service, port, compiled, shape, services))
                 }
-                _ => output.plan.push(left_alone(compiled)),
+                shape => output.plan.push(left_alone(compiled, shape)),
             }
         }
     }
@@ -120,7 +120,7 @@ pub(super) fn collect<'a>(model: &'a Model, services: &'a Services<'_>, output: 
             };
             match shape(&port.name, Some(&port.protocol), &entry.metadata) {
                 Some(shape) if compiled.protocol.is_some() => all.extend(of_entry(entry, compiled, shape)),
-                _ => output.plan.push(left_alone(compiled)),
+                shape => output.plan.push(left_alone(compiled, shape)),
             }
         }
     }
@@ -140,17 +140,20 @@ fn shape(name: &str, app_protocol: Option<&str>, metadata: &Metadata) -> Option<
     }
 }
 
-fn left_alone(port: &Port) -> Planned {
+/// A port that asks for a shape and has no codec is one whose codec we do not know.
+fn left_alone(port: &Port, asks: Option<Shape>) -> Planned {
+    let why = if asks.is_some() {
+        "its codec is not known: see the errors"
+    } else {
+        "no codec: neither appProtocol meltemi.dev/<protocol>, nor the name tcp-metaprotocol-<protocol>, nor an HTTP name \
+         with the annotation meltemi.dev/codec"
+    };
     Planned {
         host: port.host.clone(),
         port: port.number,
         codec: None,
         shape: None,
-        notes: vec![
-            "no codec: neither appProtocol meltemi.dev/<protocol>, nor the name tcp-metaprotocol-<protocol>, nor \
-                     an HTTP name with the annotation meltemi.dev/codec"
-                .to_owned(),
-        ],
+        notes: vec![why.to_owned()],
         objects: Vec::new(),
         workloads: Vec::new(),
         without_module: Vec::new(),

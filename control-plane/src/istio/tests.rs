@@ -1,8 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod check;
+
 use serde_json::Value;
 
-use super::{Compiled, Desired, DesiredKind, Facts, Foreign, Options, Planned, Shape, Workload, compile};
+use super::{Compiled, Desired, DesiredKind, Facts, Options, Planned, Shape, Workload, compile};
 use crate::source::Folder;
 
 /// A Service in namespace `shop` with one port, whose pods have `app: <name>`.
@@ -321,91 +323,4 @@ spec:
             "spec.localRateLimit",
         ]
     );
-}
-
-fn foreign(spec: Value) -> Foreign {
-    Foreign { namespace: "shop".to_owned(), name: "theirs".to_owned(), spec }
-}
-
-/// `field: reason` of all problems that `change` of the facts brings.
-fn found(yaml: &str, change: impl FnOnce(&mut Facts)) -> Vec<String> {
-    let mut facts = facts();
-    change(&mut facts);
-    compiled_with(yaml, &facts).problems.iter().map(ToString::to_string).collect()
-}
-
-#[test]
-fn pods_without_the_module_are_named() {
-    let port = "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}";
-    let found = found(&service("orders", "10.96.0.12", port), |_| {});
-    assert!(
-        found.len() == 1 && found[0].contains("1 of its pods have no module") && found[0].contains("orders-2"),
-        "{found:?}"
-    );
-}
-
-#[test]
-fn a_port_that_istio_takes_for_tcp_is_refused() {
-    let port = "{name: rpc, port: 3306, appProtocol: meltemi.dev/thrift}";
-    let found = found(&service("db", "10.96.0.12", port), |_| {});
-    assert!(found.len() == 1 && found[0].contains("plain TCP whatever its appProtocol"), "{found:?}");
-}
-
-#[test]
-fn a_policy_with_http_fields_on_a_tcp_port_is_found() {
-    let tcp = service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}");
-    let policy = |action: &str, operation: Value| {
-        foreign(serde_json::json!({"action": action, "rules": [{"to": [{"operation": operation}]}]}))
-    };
-    let of = |yaml: &str, policy: Foreign| {
-        let all = found(yaml, |facts| facts.authorization_policies.push(policy));
-        all.into_iter().filter(|problem| problem.contains("AuthorizationPolicy")).collect::<Vec<_>>()
-    };
-    let paths = serde_json::json!({"paths": ["/hello"]});
-    let denied = of(&tcp, policy("DENY", paths.clone()));
-    assert!(
-        denied.len() == 1 && denied[0].contains("spec.rules[0].to") && denied[0].contains("denies every call"),
-        "{denied:?}"
-    );
-    assert!(of(&tcp, policy("ALLOW", paths.clone()))[0].contains("allows no call"));
-    assert!(of(&tcp, policy("DENY", serde_json::json!({"ports": ["9090"]}))).is_empty(), "no field of HTTP");
-    let elsewhere = serde_json::json!({"ports": ["80"], "paths": ["/hello"]});
-    assert!(of(&tcp, policy("DENY", elsewhere)).is_empty(), "another port");
-    let native = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}");
-    assert!(of(&native, policy("DENY", paths)).is_empty());
-}
-
-#[test]
-fn a_route_to_what_speaks_another_protocol_is_found() {
-    let yaml = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}")
-        + &service("users", "10.96.0.13", "{name: rpc, port: 20880, appProtocol: meltemi.dev/dubbo}")
-        + &service("web", "10.96.0.14", "{name: http, port: 80}");
-    let to = |host: &str| {
-        let spec = serde_json::json!({"hosts": ["orders"], "http": [{"route": [{"destination": {"host": host}}]}]});
-        let all = found(&yaml, |facts| facts.virtual_services.push(foreign(spec)));
-        all.into_iter().filter(|problem| problem.contains("VirtualService")).collect::<Vec<_>>()
-    };
-    assert!(to("orders").is_empty());
-    for host in ["users", "web", "nobody"] {
-        let wrong = to(host);
-        assert!(wrong.len() == 1 && wrong[0].contains("spec.http[0].route[0].destination.host"), "{wrong:?}");
-    }
-}
-
-#[test]
-fn somebody_elses_filter_in_our_listener_is_a_warning() {
-    let yaml = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}");
-    let filter = |listener: Value| {
-        foreign(serde_json::json!({"configPatches": [
-            {"applyTo": "NETWORK_FILTER", "match": {"context": "SIDECAR_OUTBOUND", "listener": listener},
-             "patch": {"operation": "INSERT_FIRST", "value": {}}}]}))
-    };
-    let of = |listener: Value| {
-        let all = found(&yaml, |facts| facts.envoy_filters.push(filter(listener)));
-        all.iter().filter(|problem| problem.contains("EnvoyFilter")).count()
-    };
-    assert_eq!(of(serde_json::json!({"name": "10.96.0.12_9091"})), 1);
-    assert_eq!(of(serde_json::json!({})), 1);
-    assert_eq!(of(serde_json::json!({"name": "10.96.0.99_9091"})), 0);
-    assert_eq!(of(serde_json::json!({"portNumber": 80})), 0);
 }

@@ -7,13 +7,17 @@ use std::{
 };
 
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
-use kube::{core::ObjectMeta, runtime::watcher::Event};
+use kube::{
+    core::{ApiResource, DynamicObject, ObjectMeta},
+    runtime::watcher::Event,
+};
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::{
     kinds::Watched,
     listing::{Key, Listing},
+    others::{Other, Others},
     parse::{origin, parse},
 };
 use crate::{
@@ -26,6 +30,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     state: Mutex<State>,
+    others: Others,
     /// What is compiled may be another.
     pub(super) changed: Notify,
     /// What stands beside it, such as generations and status, may be another.
@@ -74,6 +79,7 @@ pub(super) struct Seen {
     pub(super) model: Model,
     pub(super) problems: Vec<Problem>,
     pub(super) workloads: Vec<Workload>,
+    pub(super) others: Vec<Other>,
     pub(super) about: Vec<About>,
 }
 
@@ -111,6 +117,14 @@ impl Cache {
         }
     }
 
+    /// Takes what a watch of the user's other objects tells; `None`: their kind is not installed.
+    pub(super) fn take_other(&self, resource: &ApiResource, event: Option<Event<DynamicObject>>) {
+        let news = event.map_or_else(|| self.others.absent(resource), |event| self.others.take(resource, event));
+        if news {
+            self.changed.notify_one();
+        }
+    }
+
     /// The kind is not installed.
     pub(super) fn absent(&self, watched: Watched) {
         if self.lock().objects.entry(watched).or_default().absent() {
@@ -142,7 +156,7 @@ impl Cache {
         let state = self.lock();
         let mut entries: Vec<&Entry> = state.objects.values().flat_map(|listing| listing.entries().values()).collect();
         entries.sort_by(|a, b| a.about.order(&b.about));
-        let mut seen = Seen::default();
+        let mut seen = Seen { others: self.others.read(), ..Seen::default() };
         for entry in entries {
             if let Err(problem) = &entry.content {
                 seen.problems.push(problem.clone());

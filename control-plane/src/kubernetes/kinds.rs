@@ -70,6 +70,11 @@ impl Watched {
         matches!(self, Self::ApplicationProtocol | Self::MetaRouter)
     }
 
+    /// Needed by Aeraki's users alone.
+    pub(super) const fn is_of_aeraki(self) -> bool {
+        matches!(self, Self::AerakiApplicationProtocol | Self::AerakiMetaRouter)
+    }
+
     /// Every cluster has it; the definition of another kind may not be installed, or not yet.
     pub(super) const fn is_built_in(self) -> bool {
         matches!(self, Self::Service | Self::EndpointSlice | Self::Pod)

@@ -4,21 +4,16 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client,
     api::ListParams,
-    core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta},
+    core::{ApiResource, DynamicObject, PartialObjectMeta},
     runtime::watcher::Event,
 };
-use serde_json::Value;
 
 use super::{
     cache::{Cache, Told},
-    kinds::{Watched, written},
-    live::is_ours,
+    kinds::Watched,
+    others,
 };
-use crate::{
-    istio::{DesiredKind, Facts, Foreign},
-    model::Model,
-    problem::Problem,
-};
+use crate::{istio::Facts, model::Model, problem::Problem};
 
 /// What a cluster holds now, with what cannot be read of it.
 ///
@@ -34,42 +29,32 @@ pub async fn look(client: &Client, root_namespace: &str) -> anyhow::Result<(Mode
             cache.take_pod(Event::InitDone);
             continue;
         }
-        let objects = list(client, &watched.resource()).await?;
+        let objects = list(client, &watched.resource(), &ListParams::default()).await?;
         cache.take(watched, Event::Init);
         for object in objects {
             cache.take(watched, Event::InitApply(Told { metadata: object.metadata, data: object.data }));
         }
         cache.take(watched, Event::InitDone);
     }
+    for resource in others::resources() {
+        for object in list(client, &resource, &ListParams::default().labels(&others::not_ours())).await? {
+            cache.take_other(&resource, Some(Event::Apply(object)));
+        }
+    }
     let seen = cache.read().ok_or_else(|| anyhow::anyhow!("something was not listed"))?;
-    let policies = GroupVersionKind::gvk("security.istio.io", "v1", "AuthorizationPolicy");
-    let policies = ApiResource::from_gvk_with_plural(&policies, "authorizationpolicies");
     let facts = Facts {
         root_namespace: root_namespace.to_owned(),
         workloads: seen.workloads,
-        virtual_services: foreign(list(client, &written(DesiredKind::VirtualService)).await?),
-        authorization_policies: foreign(list(client, &policies).await?),
-        envoy_filters: foreign(list(client, &written(DesiredKind::EnvoyFilter)).await?),
+        others: seen.others.into_iter().map(|other| other.object).collect(),
     };
     Ok((seen.model, facts, seen.problems))
 }
 
 /// All objects of a kind; none if it is not installed.
-async fn list(client: &Client, resource: &ApiResource) -> kube::Result<Vec<DynamicObject>> {
-    match Api::<DynamicObject>::all_with(client.clone(), resource).list(&ListParams::default()).await {
+async fn list(client: &Client, resource: &ApiResource, which: &ListParams) -> kube::Result<Vec<DynamicObject>> {
+    match Api::<DynamicObject>::all_with(client.clone(), resource).list(which).await {
         Ok(list) => Ok(list.items),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
         Err(error) => Err(error),
     }
-}
-
-fn foreign(objects: Vec<DynamicObject>) -> Vec<Foreign> {
-    let theirs = objects.into_iter().filter(|object| !is_ours(&object.metadata));
-    theirs
-        .map(|mut object| Foreign {
-            namespace: object.metadata.namespace.unwrap_or_default(),
-            name: object.metadata.name.unwrap_or_default(),
-            spec: object.data.get_mut("spec").map(Value::take).unwrap_or_default(),
-        })
-        .collect()
 }

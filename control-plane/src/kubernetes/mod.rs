@@ -15,7 +15,9 @@ mod lease;
 mod listing;
 mod live;
 mod look;
+mod others;
 mod parse;
+mod preflight;
 mod reporter;
 mod serve;
 mod status;
@@ -26,7 +28,8 @@ use crate::istio::MANAGED_BY;
 
 pub use crd::crds_yaml;
 pub use look::look;
-pub use serve::{Settings, client, serve};
+pub use preflight::{Finding, Level, preflight};
+pub use serve::{Settings, client, serve, user_client};
 
 /// Our name as the owner of fields, as the reporter of events, and in the lease.
 const MANAGER: &str = "meltemi";

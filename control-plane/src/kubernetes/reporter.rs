@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -29,7 +29,7 @@ use super::{
     writer::{Report, in_words},
 };
 use crate::{
-    problem::{Problem, Severity},
+    problem::{Key, Problem, Severity},
     store::Store,
 };
 
@@ -47,6 +47,8 @@ pub(super) struct Judged {
     pub(super) number: u64,
     /// The objects, in the generation that was compiled.
     pub(super) about: Vec<About>,
+    /// The user's objects that are only looked at.
+    pub(super) others: Vec<(Key, ObjectReference)>,
     pub(super) problems: Vec<Problem>,
     /// From which object each written one is made.
     pub(super) owners: BTreeMap<Target, String>,
@@ -142,15 +144,21 @@ impl Reporter {
 
     /// Says what is wrong with objects of others, once.
     fn say_problems(&self, judged: &Judged, said: &mut BTreeSet<(String, String, String)>) {
+        let mut wrong: BTreeMap<Key, Vec<&Problem>> = BTreeMap::new();
+        for problem in judged.problems.iter().filter(|problem| problem.severity == Severity::Error) {
+            wrong.entry(problem.origin.key()).or_default().push(problem);
+        }
+        let theirs = judged.about.iter().filter(|about| !about.watched.is_ours());
+        let theirs = theirs.map(|about| (&about.key, about.reference()));
+        let others = judged.others.iter().map(|(key, reference)| (key, reference.clone()));
         let mut now = BTreeSet::new();
-        for about in judged.about.iter().filter(|about| !about.watched.is_ours()) {
-            let key = &about.key;
-            let own = judged.problems.iter().filter(|problem| problem.origin.key() == *key);
-            for problem in own.filter(|problem| problem.severity == Severity::Error) {
-                let word = (about.uid.clone(), problem.field.clone(), problem.reason.clone());
+        for (key, reference) in theirs.chain(others) {
+            for problem in wrong.get(key).into_iter().flatten() {
+                let uid = reference.uid.clone().unwrap_or_default();
+                let word = (uid, problem.field.clone(), problem.reason.clone());
                 if !said.contains(&word) {
                     let note = format!("{}: {}", problem.field, problem.reason);
-                    self.events.say(&about.reference(), Word::warning("Invalid", "Compile", &note));
+                    self.events.say(&reference, Word::warning("Invalid", "Compile", &note));
                 }
                 now.insert(word);
             }

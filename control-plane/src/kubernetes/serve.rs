@@ -70,6 +70,17 @@ pub async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
+/// Connects as `kubectl` would: by the file, or the user's own configuration, or as the pod that we are.
+///
+/// # Errors
+/// If the configuration cannot be read.
+pub async fn user_client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+    match kubeconfig {
+        Some(_) => client(kubeconfig).await,
+        None => Ok(Client::try_from(Config::infer().await.context("no configuration of a cluster was found")?)?),
+    }
+}
+
 /// Publishes to `store` and writes to the cluster until `stopped`.
 ///
 /// # Errors
@@ -148,8 +159,10 @@ impl Publisher {
     }
 
     fn publish(&mut self, seen: Seen) {
-        let Seen { model, mut problems, workloads, about } = seen;
-        let facts = Facts { root_namespace: self.settings.root_namespace.clone(), workloads, ..Facts::default() };
+        let Seen { model, mut problems, workloads, others, about } = seen;
+        let (others, references): (Vec<_>, Vec<_>) =
+            others.into_iter().map(|other| (other.object, other.reference)).unzip();
+        let facts = Facts { root_namespace: self.settings.root_namespace.clone(), workloads, others };
         // What is served was mostly compiled last: then it need not be once more.
         let last = RefCell::new(None);
         let served = self.last_good.take(model, |model| {
@@ -195,7 +208,8 @@ impl Publisher {
         let number = self.order(Order { number: 0, wanted: wanted.collect(), held });
         self.hand_to_proxies(compiled.snapshot, &problems);
         let owners = owners.into_iter().map(|(target, (uid, _))| (target, uid)).collect();
-        self.judgements.send_replace(Arc::new(Judged { number, about, problems, owners }));
+        let others = facts.others.iter().map(|other| other.origin.key()).zip(references).collect();
+        self.judgements.send_replace(Arc::new(Judged { number, about, others, problems, owners }));
     }
 
     /// Gives an order to the writer, unless it is the one that it has; gives its number.

@@ -17,6 +17,7 @@ use super::{
     cache::{Cache, Told, map},
     kinds::{Watched, written},
     live::Live,
+    others,
     writer::in_words,
 };
 use crate::istio::DesiredKind;
@@ -48,6 +49,15 @@ pub(super) fn read(client: &Client, cache: &Arc<Cache>, tasks: &mut JoinSet<()>)
             News::Absent(_) => {}
         }));
     }
+    for resource in others::resources() {
+        let cache = cache.clone();
+        let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
+        let objects = watcher(api, Config::default().labels(&others::not_ours()));
+        tasks.spawn(follow(format!("other {}s", resource.kind), true, objects, move |news| match news {
+            News::Event(event) => cache.take_other(&resource, Some(event)),
+            News::Absent(_) => cache.take_other(&resource, None),
+        }));
+    }
 }
 
 /// Watches everything that we write.
@@ -72,7 +82,7 @@ enum News<K> {
 }
 
 async fn follow<K: Debug>(
-    name: &'static str,
+    name: impl std::fmt::Display,
     may_be_absent: bool,
     stream: impl futures_util::Stream<Item = watcher::Result<Event<K>>>,
     tell: impl Fn(News<K>),

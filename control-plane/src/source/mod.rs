@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    model::{AnyObject, Model},
+    model::{AnyObject, Model, Object},
     problem::{Key, Origin, Problem},
 };
 
@@ -42,6 +42,8 @@ pub struct Folder {
 pub struct Loaded {
     /// All objects that could be read, also those that are only kept from before.
     pub model: Model,
+    /// Objects of Istio that are looked at for a mesh, and mean nothing to a standalone proxy.
+    pub others: Vec<Object<serde_json::Value>>,
     /// What is wrong with the files.
     pub problems: Vec<Problem>,
     /// The folder itself could be read.
@@ -140,6 +142,7 @@ impl Folder {
         });
         self.foreign.insert(path.to_path_buf(), foreign.cloned().collect());
         loaded.problems.append(&mut file.problems);
+        loaded.others.append(&mut file.others);
         if !lost.is_empty() {
             let names: Vec<String> =
                 lost.iter().map(|object| format!("{} {}", object.origin().kind, object.origin().name)).collect();

@@ -7,6 +7,7 @@ use serde_yaml_ng::{Deserializer, Value};
 
 use super::ignored;
 use crate::{
+    istio::LOOKED_AT,
     lines,
     model::{AnyObject, MetaRouter, Metadata, Object},
     problem::{Key, Origin, Problem, Severity},
@@ -19,6 +20,8 @@ pub(super) struct File {
     pub(super) problems: Vec<Problem>,
     /// Objects of kinds that are not read here. One of them may be a misspelt one of ours.
     pub(super) passed_over: Vec<Key>,
+    /// Those among them that are looked at for a mesh.
+    pub(super) others: Vec<Object<serde_json::Value>>,
     /// It has no object at all, not even a wrong one.
     pub(super) is_blank: bool,
 }
@@ -41,7 +44,10 @@ pub(super) fn parse(text: &str, file: &Origin) -> File {
         match parse_document(&document, line, file, &mut all.problems) {
             Ok(Found::Object(object)) => all.objects.push(*object),
             Ok(Found::List(items)) => documents.extend(items.into_iter().rev()),
-            Ok(Found::PassedOver(key)) => all.passed_over.push(key),
+            Ok(Found::PassedOver(key, other)) => {
+                all.passed_over.push(key);
+                all.others.extend(other.map(|other| *other));
+            }
             Err(problem) => all.problems.push(*problem),
         }
     }
@@ -100,7 +106,8 @@ enum Found {
     Object(Box<AnyObject>),
     /// Documents of its items.
     List(Vec<(usize, String)>),
-    PassedOver(Key),
+    /// With what it says, if it is looked at for a mesh.
+    PassedOver(Key, Option<Box<Object<serde_json::Value>>>),
 }
 
 type Result<T> = std::result::Result<T, Box<Problem>>;
@@ -150,7 +157,8 @@ fn parse_document(document: &str, line: usize, file: &Origin, problems: &mut Vec
         _ => {
             let reason = format!("objects of `{}` are not read here, and were passed over", head.api_version);
             problems.push(origin.warning("", reason));
-            return Ok(Found::PassedOver(origin.key()));
+            let other = if LOOKED_AT.contains(&(group, head.kind.as_str())) { Some(object.untyped()?) } else { None };
+            return Ok(Found::PassedOver(origin.key(), other));
         }
     };
     problems.extend(ignored::warnings(&object, &ignored));
@@ -181,6 +189,17 @@ impl Document<'_> {
     ) -> Result<(AnyObject, Vec<String>)> {
         let WithSpec { spec } = read(self.text, &self.origin, &mut self.ignored)?;
         Ok((kind(Object { origin: self.origin, metadata: self.metadata, spec }), self.ignored))
+    }
+
+    /// Whatever it says.
+    fn untyped(self) -> Result<Box<Object<serde_json::Value>>> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Untyped {
+            spec: serde_json::Value,
+        }
+        let Untyped { spec } = read(self.text, &self.origin, &mut Vec::new())?;
+        Ok(Box::new(Object { origin: self.origin, metadata: self.metadata, spec }))
     }
 
     fn flat<T: DeserializeOwned>(

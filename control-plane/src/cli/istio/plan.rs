@@ -1,69 +1,24 @@
-//! `meltemi istio`: what would be written into a mesh, and what would not work there.
-
-use std::path::PathBuf;
-
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::kubernetes::host_and_port;
+use super::mesh::Mesh;
 use crate::{
-    istio::{self, Compiled, Desired, Facts, Options, Planned},
+    istio::{self, Compiled, Desired, Planned},
     problem::Severity,
-    source::Folder,
 };
-
-/// Look into what is written beside Istio's objects, before it is.
-#[derive(Debug, Args)]
-pub struct Istio {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    Plan(Plan),
-}
-
-impl Istio {
-    pub fn run(self) -> anyhow::Result<u8> {
-        match self.command {
-            Command::Plan(plan) => plan.run(),
-        }
-    }
-}
 
 /// Print the objects that would be written, port by port: on which workloads, and why a port is left alone.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  meltemi istio plan --config ./config
-  meltemi istio plan --config ./config --output yaml | kubectl diff -f -")]
-struct Plan {
-    /// Folder with the mesh's objects.
-    #[arg(long, value_name = "DIR")]
-    config: PathBuf,
+  meltemi istio plan --config ./manifests
+  meltemi istio plan --kubernetes
+  meltemi istio plan --kubernetes --output yaml | kubectl diff -f -")]
+pub struct Plan {
     #[command(flatten)]
     mesh: Mesh,
     /// How to print.
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     output: Output,
-}
-
-/// How objects for a mesh are made.
-#[derive(Debug, Args)]
-struct Mesh {
-    /// Leave out what only Istio's own Envoy knows.
-    #[arg(long)]
-    stock_envoy: bool,
-    /// Where sidecars reach our xDS server.
-    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port,
-        default_value = "meltemi.meltemi-system.svc.cluster.local:18000")]
-    xds_service: (String, u16),
-}
-
-impl Mesh {
-    fn options(self) -> Options {
-        Options { stock_envoy: self.stock_envoy, xds: Some(self.xds_service) }
-    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -77,10 +32,9 @@ enum Output {
 }
 
 impl Plan {
-    fn run(self) -> anyhow::Result<u8> {
-        let loaded = Folder::new(&self.config).load();
-        let mut compiled = istio::compile(&loaded.model, &Facts::default(), &self.mesh.options());
-        compiled.problems.splice(0..0, loaded.problems);
+    #[tokio::main(flavor = "current_thread")]
+    pub async fn run(self) -> anyhow::Result<u8> {
+        let (compiled, _) = self.mesh.compile().await?;
         print(&compiled, self.output)?;
         Ok(u8::from(compiled.problems.iter().any(|problem| problem.severity == Severity::Error)))
     }

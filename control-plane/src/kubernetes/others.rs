@@ -1,0 +1,137 @@
+//! The user's own objects of Istio that may not fit ours. Nothing is made of them, so nothing waits for them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+    runtime::watcher::Event,
+};
+use serde_json::Value;
+
+use super::{
+    MANAGED_BY,
+    cache::map,
+    listing::{Key, Listing},
+};
+use crate::{
+    istio::LOOKED_AT,
+    model::{Metadata, Object},
+    problem::Origin,
+};
+
+/// All but what we wrote: there may be thousands of those.
+pub(super) fn not_ours() -> String {
+    format!("{}!={}", MANAGED_BY.0, MANAGED_BY.1)
+}
+
+/// How the API names the kinds of `LOOKED_AT`.
+pub(super) fn resources() -> [ApiResource; LOOKED_AT.len()] {
+    LOOKED_AT.map(|(group, kind)| {
+        let version = if kind == "EnvoyFilter" { "v1alpha3" } else { "v1" };
+        let plural = match kind {
+            "AuthorizationPolicy" => "authorizationpolicies".to_owned(),
+            kind => format!("{}s", kind.to_lowercase()),
+        };
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), &plural)
+    })
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Other {
+    pub(super) object: Object<Value>,
+    /// As events name it.
+    pub(super) reference: ObjectReference,
+}
+
+impl Other {
+    fn new(resource: &ApiResource, object: DynamicObject) -> Self {
+        let DynamicObject { metadata, mut data, .. } = object;
+        let name = metadata.name.unwrap_or_default();
+        let namespace = metadata.namespace.unwrap_or_default();
+        let origin = Origin {
+            group: resource.group.clone(),
+            kind: resource.kind.clone(),
+            name: format!("{namespace}/{name}"),
+            ..Origin::default()
+        };
+        let reference = ObjectReference {
+            api_version: Some(resource.api_version.clone()),
+            kind: Some(resource.kind.clone()),
+            namespace: Some(namespace.clone()),
+            name: Some(name.clone()),
+            uid: metadata.uid,
+            ..ObjectReference::default()
+        };
+        let metadata = Metadata { name, namespace, ..Metadata::default() };
+        let spec = data.get_mut("spec").map(Value::take).unwrap_or_default();
+        Self { object: Object { origin, metadata, spec }, reference }
+    }
+}
+
+/// All of them, by kind.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    kinds: Mutex<BTreeMap<String, Listing<Other>>>,
+}
+
+impl Others {
+    /// Takes what the watch of a kind tells; whether that is news.
+    pub(super) fn take(&self, resource: &ApiResource, event: Event<DynamicObject>) -> bool {
+        let event = map(event, |object| {
+            let other = Other::new(resource, object);
+            let key: Key = (other.object.metadata.namespace.clone(), other.object.metadata.name.clone());
+            (key, other)
+        });
+        self.lock().entry(resource.kind.clone()).or_default().take(event, Other::eq)
+    }
+
+    /// The kind is not installed.
+    pub(super) fn absent(&self, resource: &ApiResource) -> bool {
+        self.lock().entry(resource.kind.clone()).or_default().absent()
+    }
+
+    /// All that is known now.
+    pub(super) fn read(&self) -> Vec<Other> {
+        self.lock().values().flat_map(|listing| listing.entries().values()).cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Listing<Other>>> {
+        // Nothing panics while it is held; if it did, the maps would still be whole.
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_kind_says_is_kept_until_it_says_otherwise() {
+        let [virtual_services, policies, _] = &resources();
+        assert_eq!(
+            (policies.api_version.as_str(), policies.plural.as_str()),
+            ("security.istio.io/v1", "authorizationpolicies")
+        );
+        let others = Others::default();
+        let mut object = DynamicObject::new("orders", virtual_services).within("shop");
+        object.data = json!({"spec": {"hosts": ["orders"]}, "status": {"observedGeneration": "1"}});
+        assert!(others.take(virtual_services, Event::Apply(object.clone())));
+        object.data["status"] = json!({"observedGeneration": "2"});
+        assert!(!others.take(virtual_services, Event::Apply(object.clone())), "status is no news");
+        let [other] = others.read().try_into().unwrap();
+        assert_eq!(
+            (other.object.origin.name.as_str(), &other.object.spec),
+            ("shop/orders", &json!({"hosts": ["orders"]}))
+        );
+        assert!(!others.take(policies, Event::Init) && others.take(policies, Event::InitDone));
+        assert_eq!(others.read().len(), 1);
+        assert!(others.absent(virtual_services) && others.read().is_empty());
+    }
+}
