@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -22,7 +22,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    cache::{Cache, Seen},
+    cache::{About, Cache, Seen},
     debounce::settled,
     events::Events,
     lease::Elector,
@@ -177,9 +177,11 @@ impl Publisher {
             Some((model, compiled)) if model == served.model => compiled,
             _ => istio::compile(&served.model, &facts, &self.settings.istio),
         };
+        // Proxies first: what is written takes longer to make, and istiod longer to read.
+        self.hand_to_proxies(compiled.snapshot, &problems);
+        let by_key: HashMap<&Key, &About> = about.iter().map(|about| (&about.key, about)).collect();
         let owners = compiled.desired.iter().filter_map(|desired| {
-            let owner = desired.owner.as_ref()?.key();
-            let about = about.iter().find(|about| about.key == owner)?;
+            let about = by_key.get(&desired.owner.as_ref()?.key())?;
             let same = about.namespace.as_deref() == Some(desired.namespace.as_str());
             let resource = about.watched.resource();
             let reference = OwnerReference {
@@ -206,7 +208,6 @@ impl Publisher {
             .collect();
         let held = about.iter().filter(|about| wrong.contains(&about.key)).map(|about| about.uid.clone()).collect();
         let number = self.order(Order { number: 0, wanted: wanted.collect(), held });
-        self.hand_to_proxies(compiled.snapshot, &problems);
         let owners = owners.into_iter().map(|(target, (uid, _))| (target, uid)).collect();
         let others = facts.others.iter().map(|other| other.origin.key()).zip(references).collect();
         self.judgements.send_replace(Arc::new(Judged { number, about, others, problems, owners }));
