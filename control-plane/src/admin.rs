@@ -24,7 +24,7 @@ use self::show::show;
 use crate::{
     problem::Severity,
     snapshot::TypeUrl,
-    store::{Proxy, Store},
+    store::{Clients, Proxy, Store, Transport},
 };
 
 /// Serves it until `shutdown`.
@@ -52,8 +52,11 @@ fn router(store: Arc<Store>) -> Router {
 }
 
 async fn ready(State(store): State<Arc<Store>>) -> impl IntoResponse {
-    match store.now().generation {
-        0 => (StatusCode::SERVICE_UNAVAILABLE, "the sources were not read yet\n"),
+    match (store.now().generation, store.transport()) {
+        (0, _) => (StatusCode::SERVICE_UNAVAILABLE, "the sources were not read yet\n"),
+        (_, Transport::Tls { ready: false, .. }) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the xDS server has no certificate yet\n")
+        }
         _ => (StatusCode::OK, "ready\n"),
     }
 }
@@ -122,6 +125,12 @@ async fn metrics(State(store): State<Arc<Store>>) -> impl IntoResponse {
         "Proxies that refuse something",
         proxies.iter().filter(|p| refuses(p)).count(),
     );
+    let (tls, bad) = match store.transport() {
+        Transport::Plain => (0, 0),
+        Transport::Tls { problem, .. } => (1, usize::from(problem.is_some())),
+    };
+    gauge(&mut registry, "xds_tls", "1: the xDS server speaks TLS alone", tls);
+    gauge(&mut registry, "xds_certificate_problems", "1: the files of its certificate are wrong", bad);
     let family = Family::<Label, Gauge>::default();
     for kind in TypeUrl::ALL {
         let label = Label { kind: format!("{kind:?}") };
@@ -131,6 +140,8 @@ async fn metrics(State(store): State<Arc<Store>>) -> impl IntoResponse {
     let count = |value: &std::sync::atomic::AtomicU64| ConstCounter::new(value.load(Ordering::Relaxed));
     registry.register("pushes", "Responses sent to proxies", count(&store.pushes));
     registry.register("nacks", "Configurations that proxies refused", count(&store.nacks));
+    let refused = count(&store.refused_connections);
+    registry.register("xds_refused_connections", "Connections to the xDS server that TLS refused", refused);
     registry.register("generation", "Times that the sources were published", ConstCounter::new(world.generation));
     let mut out = String::new();
     match text::encode(&mut out, &registry) {
@@ -141,6 +152,22 @@ async fn metrics(State(store): State<Arc<Store>>) -> impl IntoResponse {
 
 fn refuses(proxy: &Proxy) -> bool {
     proxy.types.values().any(|state| state.error.is_some())
+}
+
+/// How proxies reach us, in words.
+fn transport(store: &Store) -> String {
+    let Transport::Tls { clients, problem, .. } = store.transport() else {
+        return "WITHOUT TLS: whoever reaches the port is served".to_owned();
+    };
+    let mut text = match clients {
+        Clients::Anyone => "TLS; whoever reaches the port is served".to_owned(),
+        Clients::Certificate => "TLS; proxies must show a certificate".to_owned(),
+        Clients::Identity(ids) => format!("TLS; proxies must show a certificate as {}", ids.join(" or ")),
+    };
+    if let Some(problem) = problem {
+        text += &format!(". WRONG: {problem}");
+    }
+    text
 }
 
 async fn index(State(store): State<Arc<Store>>) -> Html<String> {
@@ -169,6 +196,7 @@ async fn index(State(store): State<Arc<Store>>) -> Html<String> {
         .collect();
     let resources: String =
         TypeUrl::ALL.into_iter().map(|kind| format!("<tr><td>{kind:?}<td>{}\n", world.snapshot.count(kind))).collect();
+    let transport = escape(&transport(&store));
     let none = |text: String| if text.is_empty() { "<p>none".to_owned() } else { text };
     Html(format!(
         "<!doctype html><meta charset=utf-8><title>Meltemi</title>\
@@ -178,6 +206,7 @@ async fn index(State(store): State<Arc<Store>>) -> Html<String> {
          <h1>Meltemi</h1><p>Generation {}. <a href=/problems>problems</a> · <a href=/proxies>proxies</a> · \
          <a href=/resources>resources</a> · <a href=/metrics>metrics</a> · <a href=/healthz>health</a> · \
          <a href=/readyz>readiness</a>\
+         <p>xDS: {transport}\
          <h2>Problems</h2><ul>{}</ul><h2>Proxies</h2><table><tr><th>node<th>version<th>protocol<th>state\n{proxies}</table>\
          <h2>Resources</h2><table>{resources}</table>",
         world.generation,

@@ -38,6 +38,37 @@ pub struct Store {
     pub nacks: AtomicU64,
     /// Responses sent, since the start.
     pub pushes: AtomicU64,
+    transport: Mutex<Transport>,
+    /// Connections to the xDS server that were refused before a word was said, since the start.
+    pub refused_connections: AtomicU64,
+}
+
+/// How proxies reach the xDS server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Without TLS.
+    #[default]
+    Plain,
+    /// With it.
+    Tls {
+        /// Who is served.
+        clients: Clients,
+        /// There is a certificate.
+        ready: bool,
+        /// What is wrong with the files as they are now.
+        problem: Option<String>,
+    },
+}
+
+/// Which clients the xDS server serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Clients {
+    /// All.
+    Anyone,
+    /// Those with a certificate of a known CA.
+    Certificate,
+    /// Of those, the ones with such identities.
+    Identity(Vec<String>),
 }
 
 /// A proxy that is connected.
@@ -80,6 +111,8 @@ impl Store {
             next_proxy: AtomicU64::new(1),
             nacks: AtomicU64::new(0),
             pushes: AtomicU64::new(0),
+            transport: Mutex::default(),
+            refused_connections: AtomicU64::new(0),
         })
     }
 
@@ -107,6 +140,16 @@ impl Store {
     /// Follows the state.
     pub fn follow(&self) -> watch::Receiver<Published> {
         self.current.subscribe()
+    }
+
+    /// How proxies reach us.
+    pub fn transport(&self) -> Transport {
+        self.transport.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says how proxies reach us.
+    pub fn set_transport(&self, transport: Transport) {
+        *self.transport.lock().unwrap_or_else(PoisonError::into_inner) = transport;
     }
 
     /// All proxies that are connected.

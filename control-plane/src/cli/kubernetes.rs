@@ -34,7 +34,12 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    pub async fn serve(self, xds: SocketAddr, admin: SocketAddr) -> anyhow::Result<()> {
+    pub async fn serve(
+        self,
+        xds: SocketAddr,
+        tls: Option<xds::tls::Settings>,
+        admin: SocketAddr,
+    ) -> anyhow::Result<()> {
         let store = Store::new();
         let client = kubernetes::client(self.kubeconfig.as_deref()).await.context("cannot reach the cluster")?;
         let (xds_listener, admin_listener) = (bind(xds, "xDS").await?, bind(admin, "the admin endpoint").await?);
@@ -53,7 +58,9 @@ impl Kubernetes {
         let mut cluster = std::pin::pin!(cluster);
         let servers = async {
             tokio::try_join!(
-                async { xds::serve(xds_listener, store.clone(), wait(stopped.clone())).await.context("xDS server") },
+                async {
+                    xds::serve(xds_listener, tls, store.clone(), wait(stopped.clone())).await.context("xDS server")
+                },
                 async {
                     admin::serve(admin_listener, store.clone(), wait(stopped.clone())).await.context("admin server")
                 },

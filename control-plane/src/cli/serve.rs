@@ -10,7 +10,7 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-use super::kubernetes::Kubernetes;
+use super::{kubernetes::Kubernetes, xds_tls::XdsTls};
 use crate::{
     admin,
     last_good::{LastGood, judge},
@@ -33,6 +33,7 @@ const LOOKS: usize = 3;
   meltemi serve --config ./config
   meltemi serve --config ./config --xds 0.0.0.0:18000 --admin 127.0.0.1:18080 --log json
   meltemi serve --config /etc/meltemi --state /var/lib/meltemi
+  meltemi serve --config /etc/meltemi --xds 0.0.0.0:18000 --xds-cert tls.crt --xds-key tls.key --xds-client-ca ca.crt
   meltemi serve --kubernetes --xds 0.0.0.0:18000 --admin 0.0.0.0:18080
   meltemi serve --kubernetes --kubeconfig ~/.kube/config")]
 pub struct Serve {
@@ -47,6 +48,8 @@ pub struct Serve {
     /// Address for Envoys (gRPC, ADS).
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:18000")]
     xds: SocketAddr,
+    #[command(flatten)]
+    tls: XdsTls,
     /// Address for people and Prometheus (HTTP).
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:18080")]
     admin: SocketAddr,
@@ -75,7 +78,8 @@ impl Serve {
     }
 
     async fn serve(self) -> anyhow::Result<()> {
-        let Some(config) = self.config else { return self.kubernetes.serve(self.xds, self.admin).await };
+        let tls = self.tls.settings();
+        let Some(config) = self.config else { return self.kubernetes.serve(self.xds, tls, self.admin).await };
         let store = Store::new();
         let xds = bind(self.xds, "xDS").await?;
         let admin = bind(self.admin, "the admin endpoint").await?;
@@ -94,7 +98,7 @@ impl Serve {
         let mut follower = tokio::spawn(follow(source, watch, store.clone()));
         let servers = async {
             tokio::try_join!(
-                async { xds::serve(xds, store.clone(), wait(stopped.clone())).await.context("xDS server") },
+                async { xds::serve(xds, tls, store.clone(), wait(stopped.clone())).await.context("xDS server") },
                 async { admin::serve(admin, store.clone(), wait(stopped.clone())).await.context("admin server") },
             )
         };

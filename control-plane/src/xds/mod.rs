@@ -6,6 +6,7 @@ mod single;
 mod sotw;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod view;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -23,7 +24,7 @@ use envoy_types::pb::envoy::{
 };
 use tokio::{
     net::TcpListener,
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
@@ -31,7 +32,7 @@ use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming
 
 use crate::{
     snapshot::Snapshot,
-    store::{Connected, Store},
+    store::{Clients, Connected, Store, Transport},
 };
 
 /// Responses that wait for a proxy that reads slowly; then its requests wait as well.
@@ -45,18 +46,33 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// If the server fails.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<tls::Settings>,
     store: Arc<Store>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let server = Server { store };
-    tonic::transport::Server::builder()
+    let server = Server { store: store.clone() };
+    let router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .add_service(AggregatedDiscoveryServiceServer::new(server.clone()))
         .add_service(RouteDiscoveryServiceServer::new(server.clone()))
-        .add_service(ExtensionConfigDiscoveryServiceServer::new(server))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
-        .await
+        .add_service(ExtensionConfigDiscoveryServiceServer::new(server));
+    let Some(settings) = tls else {
+        tracing::warn!(
+            "xDS is served WITHOUT TLS: whoever reaches the port reads the proxies' configuration, and whoever is in \
+             between can change it; see --xds-cert"
+        );
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        return router.serve_with_incoming_shutdown(incoming, shutdown).await;
+    };
+    let clients = settings.clients();
+    store.set_transport(Transport::Tls { clients: clients.clone(), ready: false, problem: None });
+    if clients == Clients::Anyone {
+        tracing::warn!("xDS is served to whoever reaches the port: no certificate is asked for; see --xds-client-ca");
+    }
+    let (sender, current) = watch::channel(None);
+    tokio::spawn(tls::follow(settings, store.clone(), sender));
+    router.serve_with_incoming_shutdown(tls::incoming(listener, current, store), shutdown).await
 }
 
 #[derive(Clone)]

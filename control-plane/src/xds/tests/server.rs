@@ -13,7 +13,7 @@ async fn serve() -> (Arc<Store>, AggregatedDiscoveryServiceClient<Channel>) {
     let store = Store::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(super::super::serve(listener, store.clone(), std::future::pending()));
+    tokio::spawn(super::super::serve(listener, None, store.clone(), std::future::pending()));
     let client = AggregatedDiscoveryServiceClient::connect(format!("http://{address}")).await.unwrap();
     (store, client)
 }
