@@ -51,8 +51,7 @@ def controller(bed):
     reason = control.obstacle()
     if reason:
         pytest.skip(f"SKIPPED: {reason}")
-    bed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "meltemi-system"}})
-    bed.kube.apply(control.definitions())
+    control.prepare(bed)
     controller = control.Controller(bed).start()
     yield controller
     controller.stop()

@@ -39,6 +39,12 @@ class Controller:
         return get(self.admin, path)
 
 
+def prepare(bed):
+    """What a cluster has before the control plane comes."""
+    bed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "meltemi-system"}})
+    bed.kube.apply(definitions())
+
+
 def definitions() -> str:
     """The CRDs as `meltemi crds` prints them."""
     return subprocess.run([MELTEMI, "crds"], check=True, capture_output=True, text=True).stdout

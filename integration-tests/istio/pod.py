@@ -26,13 +26,13 @@ class Pod:
     """`module`: the folder with libmeltemi.so, or None for a pod that was injected without it."""
 
     def __init__(self, space, name: str, number: int, labels: dict, envoy: pathlib.Path | None, module: pathlib.Path | None,
-                 account: str, istio_version: str):
+                 account: str, istio_version: str, certificates=False):
         self.space, self.bed, self.name = space, space.bed, name
         self.ip, self.netns, self.link = self.bed.address(number), f"meltemi-{number}", f"meltemi{number}"
         self.labels, self.envoy, self.module = dict(labels), envoy, module
         if module:
             self.labels["meltemi.dev/module"] = "1"
-        self.account, self.istio_version = account, istio_version
+        self.account, self.istio_version, self.certificates = account, istio_version, certificates
         self.folder = self.bed.folder / space.name / name
         self.processes: dict[str, Process] = {}
 
@@ -89,6 +89,9 @@ class Pod:
             "ISTIO_META_INTERCEPTION_MODE": "REDIRECT", "ISTIO_META_MESH_ID": "cluster.local",
             "ISTIO_META_WORKLOAD_NAME": self.labels.get("app", self.name), "ISTIO_META_ISTIO_VERSION": self.istio_version,
             "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(self.module or "")}
+        if self.certificates:
+            # What istiod's CA has signed for this pod, as files for the application.
+            environment["OUTPUT_CERTS"] = str(folder / "etc/istio/pod")
         self.start("agent", "setpriv", "--reuid", PROXY_UID, "--regid", PROXY_UID, "--clear-groups", bed.binaries / "pilot-agent",
                    "proxy", "sidecar", "--domain", f"{self.space.name}.svc.cluster.local", "--proxyLogLevel=warning",
                    "--templateFile", folder / "bootstrap.json", env=environment, cwd=folder)

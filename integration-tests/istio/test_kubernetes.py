@@ -142,7 +142,25 @@ def test_what_a_schema_can_say_is_refused(cluster, case):
     assert error.value.status == 422 and words in error.value.message
 
 
+@pytest.mark.parametrize("most, words", [(33_554_433, "at most 33554432"), (0, "more than 0"), (33_554_432, None)])
+def test_frames_have_a_bound(cluster, most, words):
+    kube = cluster.kube
+    protocol = {"apiVersion": OURS, "kind": "ApplicationProtocol", "metadata": {"name": "bounded"},
+                "spec": {"protocol": "bounded", "codec": "thrift", "maxFrameBytes": most}}
+    path = kube.path(protocol["apiVersion"], protocol["kind"])
+    if words is None:
+        kube.request("POST", path, protocol)
+        kube.delete(protocol)
+        return
+    with pytest.raises(ApiError) as error:
+        kube.request("POST", path, protocol)
+    assert error.value.status == 422 and f"maxFrameBytes must be {words}" in error.value.message
+
+
 WRONG = {
+    "expression": ({"routes": [{"name": "r", "match": {"attributes": {"method": {"regex": "(?x) a"}}},
+                                "route": [{"destination": {"host": "orders"}}]}]}, "Invalid",
+                   "spec.routes[0].match.attributes.method: regex: "),
     "duration": ({"routes": [{"name": "r", "timeout": "5 parsecs"}]}, "Invalid", "spec.routes[0].timeout: `5 parsecs` is not a duration"),
     "no place": ({"localRateLimit": {"tokenBucket": {"maxTokens": 5}}}, "Invalid", "spec.localRateLimit: has no place"),
     "destination": ({"routes": [{"name": "r", "route": [{"destination": {"host": "nowhere.test"}}]}]}, "RefNotResolved",

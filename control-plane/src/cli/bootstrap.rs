@@ -6,13 +6,14 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::compile::re2;
+use crate::{compile::re2, istio::san_match};
 
 /// Print a bootstrap with which Envoy gets everything from `meltemi serve`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   meltemi bootstrap --xds 127.0.0.1:18000 --node proxy-1 > envoy.yaml
   meltemi bootstrap --xds control-plane.internal:18000 --node proxy-2 > envoy.yaml
+  meltemi bootstrap --xds xds.internal:18000 --node proxy-3 --xds-ca ca.crt --xds-cert me.crt --xds-key me.key > envoy.yaml
   ENVOY_DYNAMIC_MODULES_SEARCH_PATH=dist envoy -c envoy.yaml")]
 pub struct Bootstrap {
     /// Address of the control plane: IP or name, and port.
@@ -31,6 +32,49 @@ pub struct Bootstrap {
     /// configuration then takes none of the others that came with it.
     #[arg(long)]
     sotw: bool,
+    #[command(flatten)]
+    tls: Tls,
+}
+
+/// TLS with the control plane. Envoy reads the files when it starts.
+#[derive(Debug, Default, Args)]
+struct Tls {
+    /// Root certificates (PEM) that sign the control plane's certificate; without it xDS is plain text.
+    #[arg(long, value_name = "FILE")]
+    xds_ca: Option<String>,
+    /// Name, address or SPIFFE identity that its certificate has; the host of --xds if absent.
+    #[arg(long, value_name = "NAME", requires = "xds_ca")]
+    xds_san: Option<String>,
+    /// Certificate of this Envoy (PEM), for a control plane that asks for one.
+    #[arg(long, value_name = "FILE", requires_all = ["xds_ca", "xds_key"])]
+    xds_cert: Option<String>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "xds_cert")]
+    xds_key: Option<String>,
+}
+
+impl Tls {
+    /// The transport socket of the control plane's cluster.
+    fn socket(&self, host: &str) -> Option<Value> {
+        let ca = self.xds_ca.as_ref()?;
+        let names = san_match(self.xds_san.as_deref().unwrap_or(host));
+        let mut context = json!({
+            "alpn_protocols": ["h2"],
+            "validation_context": {"trusted_ca": {"filename": ca}, "match_typed_subject_alt_names": names},
+        });
+        if let (Some(cert), Some(key), Some(fields)) = (&self.xds_cert, &self.xds_key, context.as_object_mut()) {
+            let pair = json!({"certificate_chain": {"filename": cert}, "private_key": {"filename": key}});
+            fields.insert("tls_certificates".to_owned(), json!([pair]));
+        }
+        let mut config = json!({
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": context,
+        });
+        if let (Err(_), Some(fields)) = (host.parse::<IpAddr>(), config.as_object_mut()) {
+            fields.insert("sni".to_owned(), json!(host));
+        }
+        Some(json!({"name": "envoy.transport_sockets.tls", "typed_config": config}))
+    }
 }
 
 /// Where the control plane is.
@@ -100,6 +144,11 @@ impl Bootstrap {
                 },
             }]},
         });
+        if let Some(socket) = self.tls.socket(&self.xds.host)
+            && let Some(cluster) = document.pointer_mut("/static_resources/clusters/0").and_then(Value::as_object_mut)
+        {
+            cluster.insert("transport_socket".to_owned(), socket);
+        }
         if let (Some(admin), Some(fields)) = (self.admin, document.as_object_mut()) {
             fields.insert("admin".to_owned(), json!({"address": socket(&admin.ip().to_string(), admin.port())}));
         }
@@ -127,7 +176,29 @@ mod tests {
 
     fn document(xds: &str, sotw: bool) -> Value {
         let xds = xds.parse().unwrap();
-        Bootstrap { xds, node: "n".to_owned(), cluster: "c".to_owned(), admin: None, sotw }.document()
+        bootstrap(xds, sotw, Tls::default()).document()
+    }
+
+    fn bootstrap(xds: Target, sotw: bool, tls: Tls) -> Bootstrap {
+        Bootstrap { xds, node: "n".to_owned(), cluster: "c".to_owned(), admin: None, sotw, tls }
+    }
+
+    #[test]
+    fn tls_if_there_is_a_root() {
+        let socket = |xds: &str, tls| {
+            let document = bootstrap(xds.parse().unwrap(), false, tls).document();
+            document["static_resources"]["clusters"][0]["transport_socket"]["typed_config"].clone()
+        };
+        assert_eq!(socket("xds.test:1", Tls::default()), Value::Null);
+        let ca = || Tls { xds_ca: Some("ca".to_owned()), ..Tls::default() };
+        let name = socket("xds.test:1", ca());
+        let names = |config: &Value| {
+            let name = &config["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"][0];
+            (name["san_type"].clone(), name["matcher"]["exact"].clone())
+        };
+        assert_eq!((names(&name), &name["sni"]), ((json!("DNS"), json!("xds.test")), &json!("xds.test")));
+        let id = socket("127.0.0.1:1", Tls { xds_san: Some("spiffe://a/b".to_owned()), ..ca() });
+        assert_eq!((names(&id), &id["sni"]), ((json!("URI"), json!("spiffe://a/b")), &Value::Null));
     }
 
     #[test]

@@ -2,12 +2,15 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use tokio::sync::watch;
 
-use super::serve::{bind, terminated};
-use crate::{admin, istio, kubernetes, store::Store, xds};
+use super::{
+    serve::{bind, terminated},
+    sidecars::Sidecars,
+};
+use crate::{admin, kubernetes, store::Store, xds};
 
 /// Serving a cluster.
 #[derive(Debug, Args)]
@@ -28,9 +31,8 @@ pub struct Kubernetes {
     /// Address under which sidecars reach our xDS server, needed for ports named tcp-metaprotocol-*.
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port, requires = "kubernetes")]
     xds_service: Option<(String, u16)>,
-    /// Sidecars are stock Envoys: leave Istio's own extensions out of what is made for them.
-    #[arg(long, requires = "kubernetes")]
-    stock_envoy: bool,
+    #[command(flatten)]
+    sidecars: Sidecars,
 }
 
 impl Kubernetes {
@@ -40,14 +42,15 @@ impl Kubernetes {
         tls: Option<xds::tls::Settings>,
         admin: SocketAddr,
     ) -> anyhow::Result<()> {
+        if self.xds_service.is_some() && self.sidecars.tls() != tls.is_some() {
+            let (we, they) = if tls.is_some() { ("TLS", "plain text") } else { ("plain text", "TLS") };
+            bail!("the xDS server would speak {we}, and sidecars {they}: --xds-cert and --xds-service-tls go together");
+        }
+        let istio = self.sidecars.options(self.xds_service)?;
         let store = Store::new();
         let client = kubernetes::client(self.kubeconfig.as_deref()).await.context("cannot reach the cluster")?;
         let (xds_listener, admin_listener) = (bind(xds, "xDS").await?, bind(admin, "the admin endpoint").await?);
-        let settings = kubernetes::Settings {
-            namespace: self.namespace,
-            root_namespace: self.root_namespace,
-            istio: istio::Options { stock_envoy: self.stock_envoy, xds: self.xds_service },
-        };
+        let settings = kubernetes::Settings { namespace: self.namespace, root_namespace: self.root_namespace, istio };
         let (stop, stopped) = watch::channel(false);
         let wait = |mut stopped: watch::Receiver<bool>| async move {
             // An error means that the sender is gone: that is the end as well.

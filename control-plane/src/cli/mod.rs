@@ -8,6 +8,7 @@ mod istio;
 mod kubernetes;
 mod reference;
 mod serve;
+mod sidecars;
 mod xds_tls;
 
 use clap::{Parser, Subcommand};

@@ -222,7 +222,7 @@ fn local_replies() -> LocalReplyConfig {
     LocalReplyConfig { mappers: vec![mapper], ..LocalReplyConfig::default() }
 }
 
-fn access_log(path: &str) -> AccessLog {
+pub(super) fn access_log(path: &str) -> AccessLog {
     let line =
         DataSource { specifier: Some(Specifier::InlineString(ACCESS_LOG_FORMAT.to_owned())), ..DataSource::default() };
     let format = SubstitutionFormatString {

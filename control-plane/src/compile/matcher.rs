@@ -50,10 +50,7 @@ fn header(key: &str, condition: Option<&StringMatch>, aliases: &[&str]) -> Resul
     } else if let Some(suffix) = &condition.suffix {
         plain(MatchPattern::Suffix(match_suffix(not_empty(suffix)?)))
     } else if let Some(regex) = condition.regex.as_ref().filter(|regex| *regex != ANYTHING) {
-        re2::check(regex).map_err(|reason| format!("regex: {reason}"))?;
-        if condition.ignore_case {
-            return Err("ignoreCase is for literals; write (?i) in the expression".to_owned());
-        }
+        check_regex(regex, condition.ignore_case)?;
         plain(MatchPattern::SafeRegex(RegexMatcher { regex: regex.clone(), ..RegexMatcher::default() }))
     } else if let Some(range) = condition.range {
         if range.start >= range.end {
@@ -71,6 +68,15 @@ fn header(key: &str, condition: Option<&StringMatch>, aliases: &[&str]) -> Resul
         treat_missing_header_as_empty: condition.invert && !presence,
         header_match_specifier: Some(specifier),
     })
+}
+
+/// Finds why Envoy would refuse an expression.
+pub(crate) fn check_regex(regex: &str, ignore_case: bool) -> Result<(), String> {
+    re2::check(regex).map_err(|reason| format!("regex: {reason}"))?;
+    if ignore_case {
+        return Err("ignoreCase is for literals; write (?i) in the expression".to_owned());
+    }
+    Ok(())
 }
 
 /// `interface` of Dubbo is the service.

@@ -27,6 +27,7 @@ use super::{
     packing::span,
     router, routes,
     services::{Port, Services},
+    telemetry::{Side, Telemetry},
 };
 use crate::{
     problem::Problem,
@@ -64,10 +65,17 @@ pub(crate) fn managers(
     port: &Port,
     targets: &BTreeSet<u16>,
     services: &Services<'_>,
+    telemetry: &Telemetry,
     snapshot: &mut Snapshot,
     problems: &mut Vec<Problem>,
 ) {
     let Some(protocol) = &port.protocol else { return };
+    let add_manager = |side, name: &str, limits: &Limits, routes, output: &mut Output| {
+        let mut manager = listener::manager(name, port, limits);
+        manager.route_specifier = Some(routes);
+        telemetry.add_to(&mut manager, side);
+        output.add(TypeUrl::ExtensionConfig, name, &super::packing::extension(name, &manager));
+    };
     let router = services.router_of(&port.host);
     let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new() };
     let (client, server) = Limits::new(router, protocol, services, problems).of_sides();
@@ -75,7 +83,7 @@ pub(crate) fn managers(
     let routes = routes::configuration(&name, port, protocol, router, &client, services, problems);
     output.add(TypeUrl::Route, &name, &routes);
     let rds = Rds { config_source: Some(ours()), route_config_name: name.clone() };
-    add_manager(&name, port, &client, RouteSpecifier::Rds(rds), &mut output);
+    add_manager(Side::Client, &name, &client, RouteSpecifier::Rds(rds), &mut output);
     for target in targets {
         let name = inbound_name(&port.host, port.number, *target);
         let action = RouteAction {
@@ -94,7 +102,7 @@ pub(crate) fn managers(
         let routes =
             RouteConfiguration { name: name.clone(), virtual_hosts: vec![host], ..RouteConfiguration::default() };
         // Such as they are they change with the limits alone, that is with the manager.
-        add_manager(&name, port, &server, RouteSpecifier::RouteConfig(routes), &mut output);
+        add_manager(Side::Server, &name, &server, RouteSpecifier::RouteConfig(routes), &mut output);
     }
     *snapshot = output.snapshot;
 }
@@ -107,12 +115,6 @@ pub(crate) fn relay(port: &Port, services: &Services<'_>, snapshot: &mut Snapsho
     let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new() };
     listener::add_filter(&relay_name(&port.host, port.number), "relay", &config, &mut output);
     *snapshot = output.snapshot;
-}
-
-fn add_manager(name: &str, port: &Port, limits: &Limits, routes: RouteSpecifier, output: &mut Output) {
-    let mut manager = listener::manager(name, port, limits);
-    manager.route_specifier = Some(routes);
-    output.add(TypeUrl::ExtensionConfig, name, &super::packing::extension(name, &manager));
 }
 
 /// Our xDS server. Envoy has one subscription for one name at equal sources, and the listener has one from its beginning

@@ -15,6 +15,7 @@ mod router;
 mod routes;
 mod scope;
 mod services;
+mod telemetry;
 mod tls;
 
 use std::collections::BTreeSet;
@@ -26,11 +27,12 @@ use crate::{
 };
 
 pub(crate) use cluster::name as cluster_name;
-pub(crate) use matcher::metadata_key;
+pub(crate) use matcher::{check_regex, metadata_key};
 pub use protocols::{CODEC_ANNOTATION, Protocol};
 pub(crate) use router::EARLY_BYTES;
 pub(crate) use services::kubernetes_host;
 pub use services::{Port, Services};
+pub use telemetry::Telemetry;
 
 /// Name under which the dynamic module is loaded: `libmeltemi.so`.
 pub const MODULE: &str = "meltemi";

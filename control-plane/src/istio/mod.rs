@@ -20,15 +20,23 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod virtual_service;
+mod xds;
 
 use serde::Serialize;
 
 use self::ports::Shape;
+pub(crate) use self::xds::san_match;
 pub use self::{
     desired::{Desired, DesiredKind},
     facts::{Facts, LOOKED_AT, Workload},
+    xds::{Root, ServiceTls, XdsService},
 };
-use crate::{compile::Services, model::Model, problem::Problem, snapshot::Snapshot};
+use crate::{
+    compile::{Services, Telemetry},
+    model::Model,
+    problem::Problem,
+    snapshot::Snapshot,
+};
 
 /// Label of workloads that carry the module: the generation of its configuration schema.
 pub const MODULE_LABEL: (&str, &str) = ("meltemi.dev/module", "1");
@@ -41,8 +49,10 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "meltemi")
 pub struct Options {
     /// Proxies are stock Envoys without Istio's own extensions.
     pub stock_envoy: bool,
-    /// Where proxies find our xDS server, as host and port; without it there is no `tcp` shape.
-    pub xds: Option<(String, u16)>,
+    /// Where proxies find our xDS server; without it there is no `tcp` shape.
+    pub xds: Option<XdsService>,
+    /// What proxies tell of calls in the `tcp` shape.
+    pub telemetry: Telemetry,
 }
 
 /// What a model becomes.
@@ -100,7 +110,7 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
         let before = output.desired.len();
         match port.shape {
             Shape::Native | Shape::Http => native::add(port, facts, options, &mut output),
-            Shape::Tcp => tcp::add(port, &services, facts, &mut output),
+            Shape::Tcp => tcp::add(port, &services, facts, &options.telemetry, &mut output),
         }
         planned.objects = output.desired.iter().skip(before).map(Desired::display).collect();
         output.plan.push(planned);
@@ -110,7 +120,7 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
     if ports.iter().any(|port| port.shape == Shape::Tcp)
         && let Some(xds) = &options.xds
     {
-        output.desired.push(tcp::xds_cluster(xds, facts));
+        output.desired.push(xds::cluster(xds, facts));
     }
     output
 }

@@ -202,7 +202,7 @@ pub(super) fn envoy_filter(
 pub(super) fn insert_ours(place: &Place<'_>, before: &str, name: &str) -> Value {
     let chain = place.listener(json!({"filter": {"name": before}}));
     let filter = json!({"name": name, "config_discovery": {
-        "config_source": super::tcp::ours(), "type_urls": [NETWORK_FILTER],
+        "config_source": super::xds::ours(), "type_urls": [NETWORK_FILTER],
     }});
     patch("NETWORK_FILTER", place.side, ("listener", chain), "INSERT_BEFORE", filter)
 }

@@ -10,16 +10,14 @@ use meltemi_engine::{config::InletConfig, names};
 use serde_json::{Value, json};
 
 use super::{
-    Compiled, Desired, Facts,
+    Compiled, Facts,
     native::{INBOUND, inlet, outlet},
     patch::{self, Place, Side, TCP_PROXY},
     ports::MeshPort,
+    xds::ours,
 };
 use crate::{
-    compile::{
-        self, Services,
-        mesh::{self, XDS_CLUSTER},
-    },
+    compile::{self, Services, Telemetry, mesh},
     model::Mode,
 };
 
@@ -27,7 +25,13 @@ const HCM_TYPE: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
 /// Adds the objects of a port, and what our xDS server has for it.
-pub(super) fn add(port: &MeshPort<'_>, services: &Services<'_>, facts: &Facts, output: &mut Compiled) {
+pub(super) fn add(
+    port: &MeshPort<'_>,
+    services: &Services<'_>,
+    facts: &Facts,
+    telemetry: &Telemetry,
+    output: &mut Compiled,
+) {
     let Some(compiled) = services.port(port.host, port.number) else { return };
     if port.protocol.mode == Mode::Connection {
         connection(port, facts, output);
@@ -54,7 +58,7 @@ pub(super) fn add(port: &MeshPort<'_>, services: &Services<'_>, facts: &Facts, o
     if !port.selector.is_empty() {
         server(port, output);
     }
-    mesh::managers(compiled, &port.targets, services, &mut output.snapshot, &mut output.problems);
+    mesh::managers(compiled, &port.targets, services, telemetry, &mut output.snapshot, &mut output.problems);
 }
 
 fn server(port: &MeshPort<'_>, output: &mut Compiled) {
@@ -143,38 +147,4 @@ fn router() -> Value {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
         "suppress_envoy_headers": true,
     }})
-}
-
-/// Our xDS server as the source of a configuration.
-pub(super) fn ours() -> Value {
-    json!({
-        "api_config_source": {
-            "api_type": "DELTA_GRPC",
-            "transport_api_version": "V3",
-            "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
-        },
-        "initial_fetch_timeout": "2s",
-        "resource_api_version": "V3",
-    })
-}
-
-/// The cluster of our xDS server, for all proxies with the module.
-pub(super) fn xds_cluster((host, port): &(String, u16), facts: &Facts) -> Desired {
-    let kind = if host.parse::<std::net::IpAddr>().is_ok() { "STATIC" } else { "STRICT_DNS" };
-    let cluster = json!({
-        "name": XDS_CLUSTER,
-        "type": kind,
-        "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": XDS_CLUSTER, "endpoints": [{"lb_endpoints": [
-            {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}},
-        ]}]},
-        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": {"http2_protocol_options": {
-                "connection_keepalive": {"interval": "30s", "timeout": "10s"},
-            }},
-        }},
-    });
-    let patches = vec![patch::add_cluster(cluster)];
-    patch::envoy_filter(&facts.root_namespace, "meltemi-xds".to_owned(), None, &BTreeMap::new(), patches)
 }

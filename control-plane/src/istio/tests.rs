@@ -4,7 +4,7 @@ mod check;
 
 use serde_json::Value;
 
-use super::{Compiled, Desired, DesiredKind, Facts, Options, Planned, Shape, Workload, compile};
+use super::{Compiled, Desired, DesiredKind, Facts, Options, Planned, Shape, Workload, XdsService, compile};
 use crate::source::Folder;
 
 /// A Service in namespace `shop` with one port, whose pods have `app: <name>`.
@@ -38,7 +38,8 @@ fn compiled_with(yaml: &str, facts: &Facts) -> Compiled {
     std::fs::write(folder.path().join("all.yaml"), yaml).unwrap();
     let loaded = Folder::new(folder.path()).load();
     assert_eq!(loaded.problems, []);
-    let options = Options { stock_envoy: false, xds: Some(("meltemi.meltemi-system.svc".to_owned(), 18000)) };
+    let xds = XdsService { host: "meltemi.meltemi-system.svc".to_owned(), port: 18000, tls: None };
+    let options = Options { xds: Some(xds), ..Options::default() };
     compile(&loaded.model, facts, &options)
 }
 
@@ -311,6 +312,8 @@ spec:
   - {match: {attributes: {n: {range: {start: 1, end: 2}}}}, route: [{destination: {host: orders}}]}
   - {hashPolicy: [user], route: [{destination: {host: orders}}]}
   - {route: [{destination: {host: nobody}}]}
+  - {match: {attributes: {n: {regex: '(?x) a'}}}, route: [{destination: {host: orders}}]}
+  - {match: {attributes: {n: {regex: a, ignoreCase: true}}}, route: [{destination: {host: orders}}]}
 ";
     let compiled = compiled(&yaml);
     let fields: Vec<&str> = compiled.problems.iter().map(|problem| problem.field.as_str()).collect();
@@ -320,6 +323,8 @@ spec:
             "spec.routes[0].match.attributes.n",
             "spec.routes[1].hashPolicy",
             "spec.routes[2].route[0].destination.host",
+            "spec.routes[3].match.attributes.n",
+            "spec.routes[4].match.attributes.n",
             "spec.localRateLimit",
         ]
     );

@@ -9,7 +9,7 @@ use super::{
     ports::{MeshPort, Shape},
 };
 use crate::{
-    compile::{Protocol, Services, metadata_key},
+    compile::{Protocol, Services, check_regex, metadata_key},
     model::{Destination, KeyValue, MetaRouter, Model, Object, Percent, Retries, Route, StringMatch},
     problem::Problem,
 };
@@ -164,6 +164,10 @@ impl Scope<'_> {
             }
             (_, _, Some(suffix), _) => regex(".*", suffix, ""),
             (.., Some(expression)) if expression != "*" => {
+                // istiod takes what Envoy then refuses, and with it all routes of the port.
+                if let Err(reason) = check_regex(expression, condition.ignore_case) {
+                    return self.wrong(field, reason);
+                }
                 (names::match_header(key, None).0, json!({"regex": expression}))
             }
             // "There", whatever it says.

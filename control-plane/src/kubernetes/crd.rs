@@ -91,6 +91,10 @@ const APPLICATION_PROTOCOL: &[(&str, &[Rule])] = &[(
     &[
         ("self.protocol != ''", "protocol must have a name"),
         ("!has(self.maxFrameBytes) || self.maxFrameBytes > 0", "maxFrameBytes must be more than 0"),
+        (
+            "!has(self.maxFrameBytes) || self.maxFrameBytes <= 33554432",
+            "maxFrameBytes must be at most 33554432 (32 MiB)",
+        ),
     ],
 )];
 

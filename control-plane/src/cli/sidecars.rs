@@ -1,0 +1,84 @@
+//! Options of what sidecars are told: where our xDS server is, how they know it, and what they tell of calls.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{ArgAction, Args, ValueEnum};
+
+use crate::{
+    compile::Telemetry,
+    istio::{Options, Root, ServiceTls, XdsService},
+};
+
+/// What sidecars are told.
+#[derive(Debug, Args)]
+#[group(id = "sidecars", multiple = true)]
+pub struct Sidecars {
+    /// Sidecars are stock Envoys: leave Istio's own extensions out of what is made for them.
+    #[arg(long)]
+    stock_envoy: bool,
+    /// How sidecars know our xDS server (see --xds-cert).
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Trust::None)]
+    xds_service_tls: Trust,
+    /// SPIFFE identity, DNS name or address that the xDS server's certificate has. With `ca`, the host of --xds-service
+    /// if absent.
+    #[arg(long, value_name = "NAME")]
+    xds_service_san: Option<String>,
+    /// With `ca`: the root certificates (PEM) for the xDS server. Read at the start.
+    #[arg(long, value_name = "FILE")]
+    xds_service_ca: Option<PathBuf>,
+    /// Ports named tcp-metaprotocol-*: count calls by Istio's own filters, as on HTTP ports. Never with --stock-envoy.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    telemetry: bool,
+    /// Ports named tcp-metaprotocol-*: file that gets a line for each call, such as /dev/stdout, unless the Service has
+    /// the annotation meltemi.dev/access-log.
+    #[arg(long, value_name = "FILE")]
+    access_log: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Trust {
+    /// They speak plain text.
+    None,
+    /// Its certificate is of the mesh, with the identity of --xds-service-san.
+    Istio,
+    /// Its certificate is of the CA of --xds-service-ca.
+    Ca,
+}
+
+impl Sidecars {
+    /// Sidecars speak TLS with us.
+    pub fn tls(&self) -> bool {
+        self.xds_service_tls != Trust::None
+    }
+
+    pub fn options(self, xds: Option<(String, u16)>) -> anyhow::Result<Options> {
+        let san = self.xds_service_san;
+        if self.xds_service_ca.is_some() && self.xds_service_tls != Trust::Ca {
+            bail!("--xds-service-ca is for --xds-service-tls ca");
+        }
+        let telemetry = Telemetry {
+            istio: self.telemetry && !self.stock_envoy,
+            access_log: self.access_log.filter(|path| !path.is_empty()),
+        };
+        let Some((host, port)) = xds else {
+            if self.xds_service_tls != Trust::None {
+                bail!("--xds-service-tls needs --xds-service");
+            }
+            return Ok(Options { stock_envoy: self.stock_envoy, xds: None, telemetry });
+        };
+        let tls = match (self.xds_service_tls, self.xds_service_ca) {
+            (Trust::None, _) => None,
+            (Trust::Istio, _) => {
+                let san = san.context("--xds-service-tls istio needs --xds-service-san spiffe://<trust domain>/ns/<namespace>/sa/<account>")?;
+                Some(ServiceTls { root: Root::Mesh, san })
+            }
+            (Trust::Ca, None) => bail!("--xds-service-tls ca needs --xds-service-ca"),
+            (Trust::Ca, Some(file)) => {
+                let pem = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                Some(ServiceTls { root: Root::Pem(pem), san: san.unwrap_or_else(|| host.clone()) })
+            }
+        };
+        Ok(Options { stock_envoy: self.stock_envoy, xds: Some(XdsService { host, port, tls }), telemetry })
+    }
+}

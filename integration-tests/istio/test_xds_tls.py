@@ -1,0 +1,116 @@
+"""Shape `tcp` with TLS between sidecars and our xDS server: a certificate of istiod's CA, and identities of the mesh."""
+
+import pytest
+
+import controller as control
+from calls import call, eventually
+from harness import wait_until
+from objects import destination_rule, meta_router, to
+
+PORT = 9190
+BOTH = {"v1: hello x", "v2: hello x"}
+CALLS = "calls.log"
+
+
+class Secure:
+    """Our control plane with the certificate that istiod's CA has signed for a pod."""
+
+    def __init__(self, bed, space):
+        self.bed, self.space = bed, space
+        self.folder = space.pod("identity", account="meltemi", module=None, certificates=True).folder / "etc/istio/pod"
+        self.cert, self.key, self.root = (self.folder / name for name in ("cert-chain.pem", "key.pem", "root-cert.pem"))
+        wait_until(lambda: all(path.exists() for path in (self.cert, self.key, self.root)), "the agent's certificates", 30)
+        self.controller = control.Controller(bed, "secure")
+
+    def start(self, clients: str, server="meltemi"):
+        self.controller.options = (
+            "--stock-envoy", "--access-log", CALLS, "--xds-cert", self.cert, "--xds-key", self.key, "--xds-client-ca", self.root,
+            "--xds-client-id", clients, "--xds-service-tls", "istio", "--xds-service-san",
+            f"spiffe://cluster.local/ns/{self.space.name}/sa/{server}")
+        self.controller.start()
+        return self
+
+    def stop(self):
+        self.controller.stop()
+
+    def proxies(self) -> str:
+        return self.controller.get("/proxies")
+
+    def log(self) -> str:
+        return self.controller.process.log()
+
+
+@pytest.fixture(scope="module")
+def secure(bed, space):
+    reason = control.obstacle()
+    if reason:
+        pytest.skip(f"SKIPPED: {reason}")
+    control.prepare(bed)
+    secure = Secure(bed, space).start(f"spiffe://cluster.local/ns/{space.name}/*")
+    yield secure
+    secure.stop()
+
+
+@pytest.fixture(scope="module")
+def echo(secure, space):
+    space.start({"client": {}, "v1": {"labels": {"app": "echo", "version": "v1"}}, "v2": {"labels": {"app": "echo", "version": "v2"}}})
+    for version in ("v1", "v2"):
+        space.pods[version].thrift_server(PORT)
+    service = space.service("echo", {"app": "echo"}, [{"name": "tcp-metaprotocol-thrift", "port": PORT}])
+    space.apply(destination_rule("echo", service.host, "v1", "v2"))
+    for name in ("client", "v1", "v2"):
+        space.pods[name].has(f"meltemi.hcm.{'out' if name == 'client' else 'in'}.{service.host}:{PORT}")
+    eventually(space.pods["client"], service.ip, PORT, BOTH, count=20)
+    return service
+
+
+def test_routes_come_by_mutual_tls(space, secure, echo, applied):
+    me = space.pods["client"]
+    applied(meta_router("echo", echo.host, {"name": "pinned", "route": [to(echo.host, "v2")]}))
+    eventually(me, echo.ip, PORT, {"v2: hello x"}, count=20)
+    assert "meltemi_xds_tls 1" in secure.controller.get("/metrics")
+    assert "WITHOUT TLS" not in secure.log()
+    assert f"client.{space.name}" in secure.proxies()
+    assert "tls_certificate_sds_secret_configs" in str(me.cluster("meltemi_xds")["transport_socket"])
+    assert "meltemi_xds_refused_connections_total 0" in secure.controller.get("/metrics")
+    assert {name: pod.rejected() for name, pod in space.pods.items() if pod.rejected()} == {}
+
+
+def test_each_call_is_in_the_access_log(space, echo):
+    me = space.pods["client"]
+    call(me, echo.ip, PORT, method="slow", argument=1)
+
+    def lines(pod):
+        path = pod.folder / CALLS
+        return [line for line in (path.read_text().splitlines() if path.exists() else []) if "slow" in line]
+    wait_until(lambda: lines(me) and any(lines(space.pods[name]) for name in ("v1", "v2")), "a line on both sides", 30)
+    fields = lines(me)[0].split()
+    assert fields[1] == "thrift" and fields[2].endswith("slow") and fields[3] == "200", fields
+
+
+def test_a_sidecar_of_another_namespace_is_not_served(space, secure, echo):
+    secure.stop()
+    secure.start("spiffe://cluster.local/ns/elsewhere/*")
+    try:
+        refused = f"`spiffe://cluster.local/ns/{space.name}/sa/default` is none of the identities that may call"
+        wait_until(lambda: refused in secure.log(), "the refusal", 60)
+        assert secure.proxies().strip() == "[]"
+        assert set(call(space.pods["client"], echo.ip, PORT, count=10)) <= BOTH, "with what the sidecar has"
+    finally:
+        secure.stop()
+        secure.start(f"spiffe://cluster.local/ns/{space.name}/*")
+    wait_until(lambda: f"client.{space.name}" in secure.proxies(), "the sidecar to come back", 60)
+
+
+def test_a_server_with_another_identity_is_not_believed(space, secure, echo):
+    secure.stop()
+    secure.start("spiffe://cluster.local/*", server="somebody-else")
+    try:
+        space.pods["client"].has(f"spiffe://cluster.local/ns/{space.name}/sa/somebody-else")
+        wait_until(lambda: f"connection of {space.pods['client'].ip}" in secure.log() and "does not take our certificate" in secure.log(),
+                   "the refusal", 60)
+        assert f"client.{space.name}" not in secure.proxies()
+        assert set(call(space.pods["client"], echo.ip, PORT, count=10)) <= BOTH
+    finally:
+        secure.stop()
+        secure.start(f"spiffe://cluster.local/ns/{space.name}/*")
