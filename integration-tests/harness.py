@@ -118,9 +118,9 @@ class World:
         partial.write_text(text)
         partial.rename(self.config / f"{name}.yaml")
 
-    def serve(self, seconds: float = 20):
+    def serve(self, *options, seconds: float = 20):
         self.start("serve", DIST / "meltemi", "serve", "--config", self.config, "--xds", f"127.0.0.1:{self.xds}",
-                   "--admin", f"127.0.0.1:{self.admin}")
+                   "--admin", f"127.0.0.1:{self.admin}", *options)
         wait_until(lambda: get(self.admin, "/readyz"), "the control plane", seconds)
 
     def envoy(self, *options, wait_for=()):

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from harness import free_port, rule, service, wait_until
+from harness import free_port, get, rule, service, wait_until
 from wire import Dubbo, Peer, Thrift
 
 HOST = "echo.test"
@@ -116,3 +116,26 @@ def test_mtls_on_both_sides(world, tmp_path, wire, mode):
             return mode == "connection"
     wait_until(refused, "calls to fail")
     assert sum(world.stats(rf"^cluster\..*{HOST}\.ssl\.fail_verify_error$").values()) > 0
+
+
+def test_the_control_plane_itself(world, tmp_path):
+    """Envoy by the bootstrap that we print; one without a certificate learns nothing."""
+    authority, port = Authority(tmp_path), free_port()
+    cert, key = authority.issue("control-plane")
+    mine = authority.issue("proxy")
+    backend = tls_server(authority, Thrift)
+    world.write("all", service(HOST, port, {backend: "v1"}))
+    world.serve("--xds-cert", cert, "--xds-key", key, "--xds-client-ca", authority.path)
+    world.envoy("--xds-ca", authority.path)
+    refused = "refused: it shows no certificate"
+    wait_until(lambda: refused in world.log("serve"), "the refusal", 30)
+    assert get(world.admin, "/proxies").strip() == "[]"
+    world.stop("envoy")
+    world.envoy("--xds-ca", authority.path, "--xds-cert", mine[0], "--xds-key", mine[1], wait_for=[port])
+    assert "WITHOUT TLS" not in world.log("serve") and "meltemi_xds_tls 1" in get(world.admin, "/metrics")
+    # Another one from now on; Envoy needs no new root for it.
+    serial = authority.issue("control-plane")
+    wait_until(lambda: "new connections get what" in world.log("serve"), "the new certificate", 20)
+    assert serial == (cert, key)
+    world.stop("envoy")
+    world.envoy("--xds-ca", authority.path, "--xds-cert", mine[0], "--xds-key", mine[1], wait_for=[port])
