@@ -202,7 +202,7 @@ def test_no_folder_no_configuration(world):
     world.stop("serve")
     world.config.rename(world.folder / "away")
     with pytest.raises(TimeoutError):
-        world.serve(3)
+        world.serve(seconds=3)
     assert any("cannot read the folder" in problem["reason"] for problem in world.problems())
     assert ask() == 2 and asks(port)() == 2
     (world.folder / "away").rename(world.config)
