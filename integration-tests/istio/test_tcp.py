@@ -2,7 +2,8 @@
 
 import pytest
 
-from calls import call, eventually
+from calls import call, eventually, one
+from clients import client
 from harness import wait_until
 from objects import destination_rule, meta_router, to
 
@@ -45,7 +46,7 @@ def test_denied(space, echo, applied):
 
 
 def test_limits_are_counted_at_the_server(space, echo, applied):
-    """A manager that changes is for new connections, and sidecars keep theirs: the limit is there before the service."""
+    """By condition, and from the service's first call on."""
     applied(meta_router(
         "limited", f"limited.{space.name}.svc.cluster.local", {"route": [to(f"limited.{space.name}.svc.cluster.local")]},
         localRateLimit={"conditions": [{"match": {"attributes": {"method": {"exact": "hello"}}},
@@ -56,6 +57,23 @@ def test_limits_are_counted_at_the_server(space, echo, applied):
     space.pods["client"].has(f"meltemi.hcm.out.{service.host}:{PORT + 1}")
     eventually(space.pods["client"], service.ip, PORT + 1, lambda seen: any("limit" in text for text in seen), count=10)
     assert "limited: slept 1" in call(space.pods["client"], service.ip, PORT + 1, method="slow", argument=1)
+
+
+def test_limits_reach_open_connections(space, echo, applied):
+    """Those of a service at its servers, those of a route at its callers."""
+    me, bucket, route = space.pods["client"], {"maxTokens": 1, "tokensPerFill": 1, "fillInterval": "600s"}, {"route": [to(echo.host, "v1")]}
+    free = meta_router("echo", echo.host, route)
+    applied(free)
+    eventually(me, echo.ip, PORT, {"v1: hello x"}, count=5)
+    with me.dialed(client(PORT, address=echo.ip)) as demo:
+        assert one(demo) == "v1: hello x"
+        for limited in (meta_router("echo", echo.host, route, localRateLimit={"tokenBucket": bucket}),
+                        meta_router("echo", echo.host, route | {"localRateLimit": bucket})):
+            space.apply(limited)
+            wait_until(lambda: "limit" in one(demo), "the limit on a connection that is open", 20)
+            space.apply(free)
+            wait_until(lambda: one(demo) == "v1: hello x", "no limit on the same connection", 20)
+    assert {name: pod.rejected() for name, pod in space.pods.items() if pod.rejected()} == {}
 
 
 def test_pods_without_the_module(space, echo):

@@ -5,30 +5,35 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use envoy_types::pb::envoy::{
-    config::{
-        core::v3::{ApiVersion, GrpcService, grpc_service},
-        ratelimit::v3::RateLimitServiceConfig,
-        route::v3::{
-            HeaderMatcher, RateLimit as Descriptors, Route as EnvoyRoute,
-            rate_limit::{
-                Action,
-                action::{ActionSpecifier, GenericKey, HeaderValueMatch, RequestHeaders},
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            core::v3::{ApiVersion, GrpcService, grpc_service},
+            ratelimit::v3::RateLimitServiceConfig,
+            route::v3::{
+                HeaderMatcher, RateLimit as Descriptors, Route as EnvoyRoute,
+                rate_limit::{
+                    Action,
+                    action::{ActionSpecifier, GenericKey, HeaderValueMatch, RequestHeaders},
+                },
+                route::Action as RouteActionKind,
             },
-            route::Action as RouteActionKind,
         },
+        extensions::{
+            common::ratelimit::v3::{LocalRateLimitDescriptor, rate_limit_descriptor::Entry},
+            filters::http::{
+                local_ratelimit::v3::LocalRateLimit as LocalFilter, ratelimit::v3::RateLimit as GlobalFilter,
+            },
+        },
+        r#type::v3::TokenBucket as EnvoyBucket,
     },
-    extensions::{
-        common::ratelimit::v3::{LocalRateLimitDescriptor, rate_limit_descriptor::Entry},
-        filters::http::{local_ratelimit::v3::LocalRateLimit as LocalFilter, ratelimit::v3::RateLimit as GlobalFilter},
-    },
-    r#type::v3::TokenBucket as EnvoyBucket,
+    google::protobuf::Any,
 };
 use meltemi_engine::names;
 
 use super::{
     cluster, matcher,
-    packing::{boolean, number, runtime_fraction, span},
+    packing::{any, boolean, number, runtime_fraction, span},
     services::{Protocol, Services},
 };
 use crate::{
@@ -36,6 +41,8 @@ use crate::{
     problem::Problem,
 };
 
+pub(super) const LOCAL_FILTER: &str = "envoy.filters.http.local_ratelimit";
+const STAT_PREFIX: &str = "meltemi";
 const LOCAL_STAGE: u32 = 1;
 /// How long the rate limit service may take, as in Aeraki.
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(20);
@@ -163,7 +170,7 @@ impl Limits {
             descriptor(entries.map(|name| entry("header_match", name)).collect(), bucket)
         });
         Some(LocalFilter {
-            stat_prefix: "meltemi".to_owned(),
+            stat_prefix: STAT_PREFIX.to_owned(),
             // Without a bucket for the rest, the rest is not limited; the filter demands one all the same.
             token_bucket: Some(self.default.unwrap_or(EnvoyBucket {
                 max_tokens: u32::MAX,
@@ -179,6 +186,12 @@ impl Limits {
         })
     }
 
+    /// The local limits as part of routes, for managers with [`idle_filter`].
+    pub(super) fn of_host(&self) -> HashMap<String, Any> {
+        let filter = self.local_filter().and_then(|filter| any(&filter));
+        filter.map(|filter| (LOCAL_FILTER.to_owned(), filter)).into_iter().collect()
+    }
+
     /// The filter for the global limit, if there is one.
     pub(super) fn global_filter(&self) -> Option<&GlobalFilter> {
         self.global.as_ref().map(|global| &global.filter)
@@ -188,6 +201,11 @@ impl Limits {
     pub(super) fn service(&self) -> Option<&(String, u16)> {
         self.global.as_ref().map(|global| &global.cluster)
     }
+}
+
+/// A filter for local limits that knows none: they come with the routes, and so to connections that are open.
+pub(super) fn idle_filter() -> LocalFilter {
+    LocalFilter { stat_prefix: STAT_PREFIX.to_owned(), ..LocalFilter::default() }
 }
 
 /// The descriptor of a route with a limit of its own.

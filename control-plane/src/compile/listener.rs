@@ -18,7 +18,10 @@ use envoy_types::pb::envoy::{
     extensions::{
         access_loggers::file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
         filters::{
-            http::{fault::v3::HttpFault, router::v3::Router},
+            http::{
+                fault::v3::HttpFault, local_ratelimit::v3::LocalRateLimit as LocalFilter,
+                ratelimit::v3::RateLimit as GlobalFilter, router::v3::Router,
+            },
             network::{
                 dynamic_modules::v3::DynamicModuleNetworkFilter,
                 http_connection_manager::v3::{
@@ -37,7 +40,7 @@ use prost::{Message, Name};
 
 use super::{
     Output, cluster,
-    limits::Limits,
+    limits::{LOCAL_FILTER, Limits},
     packing::{ads, any, boolean, extension, filter_config, module, number, span},
     router, routes,
     services::{Port, Protocol, Services},
@@ -114,7 +117,8 @@ fn request_filters(
     config.authority = Some(port.host.clone());
     let inlet = format!("inlet|{name}");
     add_filter(&inlet, "inlet", &config, output);
-    vec![discovered(&inlet), plain("envoy.filters.network.http_connection_manager", &manager(name, port, &limits))]
+    let manager = manager(name, port, limits.local_filter(), limits.global_filter());
+    vec![discovered(&inlet), plain("envoy.filters.network.http_connection_manager", &manager)]
 }
 
 /// Adds the configuration of one of our network filters.
@@ -142,13 +146,18 @@ pub(super) fn plain<M: Message + Name>(name: &str, config: &M) -> Filter {
     Filter { name: name.to_owned(), config_type: any(config).map(ConfigType::TypedConfig) }
 }
 
-pub(super) fn manager(name: &str, port: &Port, limits: &Limits) -> HttpConnectionManager {
+pub(super) fn manager(
+    name: &str,
+    port: &Port,
+    local: Option<LocalFilter>,
+    global: Option<&GlobalFilter>,
+) -> HttpConnectionManager {
     let never = span(Duration::ZERO);
     HttpConnectionManager {
         stat_prefix: name.to_owned(),
         codec_type: CodecType::Http2.into(),
         route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: ads(), route_config_name: name.to_owned() })),
-        http_filters: http_filters(limits),
+        http_filters: http_filters(local, global),
         local_reply_config: Some(local_replies()),
         access_log: port.annotations.get(ACCESS_LOG).map(|path| access_log(path)).into_iter().collect(),
         http2_protocol_options: Some(Http2ProtocolOptions {
@@ -177,12 +186,12 @@ pub(super) fn manager(name: &str, port: &Port, limits: &Limits) -> HttpConnectio
     }
 }
 
-fn http_filters(limits: &Limits) -> Vec<HttpFilter> {
+fn http_filters(local: Option<LocalFilter>, global: Option<&GlobalFilter>) -> Vec<HttpFilter> {
     let mut filters = vec![http_filter(FAULT_FILTER, &HttpFault::default())];
-    if let Some(local) = limits.local_filter() {
-        filters.push(http_filter("envoy.filters.http.local_ratelimit", &local));
+    if let Some(local) = local {
+        filters.push(http_filter(LOCAL_FILTER, &local));
     }
-    if let Some(global) = limits.global_filter() {
+    if let Some(global) = global {
         filters.push(http_filter("envoy.filters.http.ratelimit", global));
     }
     let router = Router { suppress_envoy_headers: true, dynamic_stats: boolean(false), ..Router::default() };

@@ -22,7 +22,7 @@ use envoy_types::pb::envoy::{
 
 use super::{
     Output,
-    limits::Limits,
+    limits::{self, Limits},
     listener,
     packing::span,
     router, routes,
@@ -70,9 +70,15 @@ pub(crate) fn managers(
     problems: &mut Vec<Problem>,
 ) {
     let Some(protocol) = &port.protocol else { return };
-    let add_manager = |side, name: &str, limits: &Limits, routes, output: &mut Output| {
-        let mut manager = listener::manager(name, port, limits);
-        manager.route_specifier = Some(routes);
+    let add = |side, name: &str, limits: &Limits, mut routes: RouteConfiguration, output: &mut Output| {
+        // Limits change with the routes, so that nothing but the manager itself is for new connections alone.
+        for host in &mut routes.virtual_hosts {
+            host.typed_per_filter_config = limits.of_host();
+        }
+        output.add(TypeUrl::Route, name, &routes);
+        let mut manager = listener::manager(name, port, Some(limits::idle_filter()), limits.global_filter());
+        let rds = Rds { config_source: Some(ours()), route_config_name: name.to_owned() };
+        manager.route_specifier = Some(RouteSpecifier::Rds(rds));
         telemetry.add_to(&mut manager, side);
         output.add(TypeUrl::ExtensionConfig, name, &super::packing::extension(name, &manager));
     };
@@ -81,9 +87,7 @@ pub(crate) fn managers(
     let (client, server) = Limits::new(router, protocol, services, problems).of_sides();
     let name = outbound_name(&port.host, port.number);
     let routes = routes::configuration(&name, port, protocol, router, &client, services, problems);
-    output.add(TypeUrl::Route, &name, &routes);
-    let rds = Rds { config_source: Some(ours()), route_config_name: name.clone() };
-    add_manager(Side::Client, &name, &client, RouteSpecifier::Rds(rds), &mut output);
+    add(Side::Client, &name, &client, routes, &mut output);
     for target in targets {
         let name = inbound_name(&port.host, port.number, *target);
         let action = RouteAction {
@@ -101,8 +105,7 @@ pub(crate) fn managers(
         };
         let routes =
             RouteConfiguration { name: name.clone(), virtual_hosts: vec![host], ..RouteConfiguration::default() };
-        // Such as they are they change with the limits alone, that is with the manager.
-        add_manager(Side::Server, &name, &server, RouteSpecifier::RouteConfig(routes), &mut output);
+        add(Side::Server, &name, &server, routes, &mut output);
     }
     *snapshot = output.snapshot;
 }

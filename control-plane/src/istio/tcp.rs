@@ -68,8 +68,9 @@ fn server(port: &MeshPort<'_>, output: &mut Compiled) {
         let place = Place { side: Side::Server, listener: INBOUND, destination_port: Some(*target) };
         patches.push(patch::insert(&place, TCP_PROXY, &inlet_name));
         let cluster = mesh::inbound_cluster(*target);
-        let filter = manager(&mesh::inbound_name(port.host, port.number, *target), &cluster);
-        patches.push(patch::replace_tcp_proxy(&place, filter));
+        let name = mesh::inbound_name(port.host, port.number, *target);
+        patches.push(patch::replace_tcp_proxy(&place, manager(&name, &cluster)));
+        patches.push(patch::add_chain(&place, keeper(&name)));
         patches.push(patch::bridge(Side::Server, json!({"portNumber": target}), &outlet(port)));
     }
     let config = InletConfig { authority: Some(port.authority()), ..inlet(port) };
@@ -132,7 +133,8 @@ fn manager(name: &str, cluster: &str) -> Value {
 fn keeper(name: &str) -> Value {
     json!({
         "name": name,
-        "filter_chain_match": {"application_protocols": ["meltemi-keeper"]},
+        // No two chains of a listener match the same.
+        "filter_chain_match": {"application_protocols": [format!("meltemi-keeper-{name}")]},
         "filters": [{"name": patch::HCM, "typed_config": {
             "@type": HCM_TYPE,
             "stat_prefix": name,

@@ -228,13 +228,19 @@ fn a_tcp_port_gets_our_manager_and_a_default_for_the_time_without_us() {
     use crate::snapshot::TypeUrl::{ExtensionConfig, Route};
     let names = |kind| compiled.snapshot.of(kind).map(|r| r.name.clone()).collect::<Vec<_>>();
     assert!(names(ExtensionConfig).contains(&name.to_owned()));
-    assert_eq!(names(Route), [name], "the server's are within its manager");
-    // The limit of the service is counted where the server is.
+    assert_eq!(names(Route), ["meltemi.hcm.in.orders.shop.svc.cluster.local:9090.9090", name]);
+    // The limit of the service is counted where the server is, and comes with the routes: to connections that are open too.
     let limited = |name: &&std::sync::Arc<crate::snapshot::Resource>| {
         String::from_utf8_lossy(&name.any.value).contains("envoy.filters.http.local_ratelimit")
     };
-    let limited: Vec<&str> = compiled.snapshot.of(ExtensionConfig).filter(limited).map(|r| r.name.as_str()).collect();
+    let limited: Vec<&str> = compiled.snapshot.of(Route).filter(limited).map(|r| r.name.as_str()).collect();
     assert_eq!(limited, ["meltemi.hcm.in.orders.shop.svc.cluster.local:9090.9090"]);
+    let managers =
+        |compiled: &Compiled| compiled.snapshot.of(ExtensionConfig).map(|r| r.version.clone()).collect::<Vec<_>>();
+    let without = self::compiled(&service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}"));
+    assert_eq!(managers(&compiled), managers(&without), "limits change no manager");
+    let inbound = object(&compiled, "meltemi-in-orders-9090");
+    assert!(patches(inbound).contains(&"FILTER_CHAIN ADD virtualInbound".to_owned()), "{:?}", patches(inbound));
     assert!(compiled.desired.iter().any(|desired| desired.name == "meltemi-xds"));
 }
 
