@@ -3,6 +3,7 @@
 import pytest
 
 import controller as control
+from authority import Authority
 from calls import call, eventually
 from harness import wait_until
 from objects import destination_rule, meta_router, to
@@ -23,10 +24,12 @@ class Secure:
         self.controller = control.Controller(bed, "secure")
 
     def start(self, clients: str, server="meltemi"):
+        return self.run(clients, self.cert, self.key, "istio", "--xds-service-san", f"spiffe://cluster.local/ns/{self.space.name}/sa/{server}")
+
+    def run(self, clients: str, cert, key, *trust):
         self.controller.options = (
-            "--stock-envoy", "--access-log", CALLS, "--xds-cert", self.cert, "--xds-key", self.key, "--xds-client-ca", self.root,
-            "--xds-client-id", clients, "--xds-service-tls", "istio", "--xds-service-san",
-            f"spiffe://cluster.local/ns/{self.space.name}/sa/{server}")
+            "--stock-envoy", "--access-log", CALLS, "--xds-cert", cert, "--xds-key", key, "--xds-client-ca", self.root,
+            "--xds-client-id", clients, "--xds-service-tls", *trust)
         self.controller.start()
         return self
 
@@ -110,6 +113,19 @@ def test_a_server_with_another_identity_is_not_believed(space, secure, echo):
         wait_until(lambda: f"connection of {space.pods['client'].ip}" in secure.log() and "does not take our certificate" in secure.log(),
                    "the refusal", 60)
         assert f"client.{space.name}" not in secure.proxies()
+        assert set(call(space.pods["client"], echo.ip, PORT, count=10)) <= BOTH
+    finally:
+        secure.stop()
+        secure.start(f"spiffe://cluster.local/ns/{space.name}/*")
+
+
+def test_our_certificate_may_be_of_another_ca(space, secure, echo, tmp_path):
+    authority = Authority(tmp_path, "others")
+    secure.stop()
+    secure.run("spiffe://cluster.local/*", *authority.issue("control-plane"), "ca", "--xds-service-ca", authority.path,
+               "--xds-service-san", "localhost")
+    try:
+        wait_until(lambda: f"client.{space.name}" in secure.proxies(), "the sidecar", 60)
         assert set(call(space.pods["client"], echo.ip, PORT, count=10)) <= BOTH
     finally:
         secure.stop()

@@ -32,7 +32,7 @@ pub struct Kubernetes {
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port, requires = "kubernetes")]
     xds_service: Option<(String, u16)>,
     #[command(flatten)]
-    sidecars: Sidecars,
+    pub sidecars: Sidecars,
 }
 
 impl Kubernetes {

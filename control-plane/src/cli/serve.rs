@@ -80,6 +80,11 @@ impl Serve {
     async fn serve(self) -> anyhow::Result<()> {
         let tls = self.tls.settings();
         let Some(config) = self.config else { return self.kubernetes.serve(self.xds, tls, self.admin).await };
+        if self.kubernetes.sidecars.given() {
+            anyhow::bail!(
+                "--stock-envoy, --telemetry, --access-log and --xds-service-* are for sidecars: they need --kubernetes"
+            );
+        }
         let store = Store::new();
         let xds = bind(self.xds, "xDS").await?;
         let admin = bind(self.admin, "the admin endpoint").await?;

@@ -52,6 +52,16 @@ impl Sidecars {
         self.xds_service_tls != Trust::None
     }
 
+    /// Something is said that is for sidecars alone.
+    pub fn given(&self) -> bool {
+        self.stock_envoy
+            || !self.telemetry
+            || self.tls()
+            || self.xds_service_san.is_some()
+            || self.xds_service_ca.is_some()
+            || self.access_log.is_some()
+    }
+
     pub fn options(self, xds: Option<(String, u16)>) -> anyhow::Result<Options> {
         let san = self.xds_service_san;
         if self.xds_service_ca.is_some() && self.xds_service_tls != Trust::Ca {
@@ -80,5 +90,67 @@ impl Sidecars {
             }
         };
         Ok(Options { stock_envoy: self.stock_envoy, xds: Some(XdsService { host, port, tls }), telemetry })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        sidecars: Sidecars,
+    }
+
+    fn options(words: &str) -> Result<Options, String> {
+        let line = Line::try_parse_from(["meltemi"].into_iter().chain(words.split_whitespace()));
+        let xds = Some(("xds.test".to_owned(), 18000));
+        line.map_err(|error| error.to_string())?.sidecars.options(xds).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn telemetry_is_for_istios_own_proxies() {
+        let istio = |words| options(words).unwrap().telemetry.istio;
+        assert!(istio(""));
+        assert!(!istio("--stock-envoy") && !istio("--telemetry false"));
+        assert_eq!(options("--access-log=").unwrap().telemetry.access_log, None);
+        assert_eq!(options("--access-log /dev/stdout").unwrap().telemetry.access_log.as_deref(), Some("/dev/stdout"));
+    }
+
+    #[test]
+    fn what_is_for_sidecars_alone_is_noticed() {
+        let given = |words: &str| {
+            Line::try_parse_from(["meltemi"].into_iter().chain(words.split_whitespace())).unwrap().sidecars.given()
+        };
+        assert!(!given(""));
+        for words in
+            ["--stock-envoy", "--telemetry false", "--xds-service-tls ca", "--xds-service-san a", "--access-log f"]
+        {
+            assert!(given(words), "{words}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_together() {
+        assert_eq!(options("").unwrap().xds.unwrap().tls, None);
+        for (words, missing) in [
+            ("--xds-service-tls istio", "--xds-service-san"),
+            ("--xds-service-tls ca", "--xds-service-ca"),
+            ("--xds-service-ca x.pem", "--xds-service-tls ca"),
+            ("--xds-service-tls ca --xds-service-ca /there/is/none.pem", "none.pem"),
+        ] {
+            let error = options(words).unwrap_err();
+            assert!(error.contains(missing), "{words}: {error}");
+        }
+        let mesh = options("--xds-service-tls istio --xds-service-san spiffe://a/b").unwrap().xds.unwrap();
+        assert_eq!(mesh.tls, Some(ServiceTls { root: Root::Mesh, san: "spiffe://a/b".to_owned() }));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "PEM").unwrap();
+        let other = options(&format!("--xds-service-tls ca --xds-service-ca {}", file.path().display())).unwrap();
+        let tls = ServiceTls { root: Root::Pem("PEM".to_owned()), san: "xds.test".to_owned() };
+        assert_eq!(other.xds.unwrap().tls, Some(tls));
     }
 }

@@ -111,8 +111,8 @@ mod tests {
         (any.type_url.clone(), any.value.clone())
     }
 
-    /// Bytes and names as istiod 1.31 sends them: `protoconv.MessageToAny` of `stats.PluginConfig` and of the TypedStruct
-    /// of `SidecarOutboundMetadataFilter`.
+    /// As in the configuration that istiod 1.31 shows for a sidecar: `{}`, `{"disableHostHeaderFallback": true}`, and
+    /// `{"upstream_discovery": [{"istio_headers": {}}, {"workload_discovery": {}}], "upstream_propagation": [{"istio_headers": {}}]}`.
     #[test]
     fn as_istiod_says_it() {
         let of_stats = "type.googleapis.com/stats.PluginConfig".to_owned();
