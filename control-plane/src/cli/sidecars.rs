@@ -62,14 +62,14 @@ impl Sidecars {
             || self.access_log.is_some()
     }
 
-    pub fn options(self, xds: Option<(String, u16)>) -> anyhow::Result<Options> {
-        let san = self.xds_service_san;
+    pub fn options(&self, xds: Option<(String, u16)>) -> anyhow::Result<Options> {
+        let san = self.xds_service_san.clone();
         if self.xds_service_ca.is_some() && self.xds_service_tls != Trust::Ca {
             bail!("--xds-service-ca is for --xds-service-tls ca");
         }
         let telemetry = Telemetry {
             istio: self.telemetry && !self.stock_envoy,
-            access_log: self.access_log.filter(|path| !path.is_empty()),
+            access_log: self.access_log.clone().filter(|path| !path.is_empty()),
         };
         let Some((host, port)) = xds else {
             if self.xds_service_tls != Trust::None {
@@ -77,7 +77,7 @@ impl Sidecars {
             }
             return Ok(Options { stock_envoy: self.stock_envoy, xds: None, telemetry });
         };
-        let tls = match (self.xds_service_tls, self.xds_service_ca) {
+        let tls = match (self.xds_service_tls, &self.xds_service_ca) {
             (Trust::None, _) => None,
             (Trust::Istio, _) => {
                 let san = san.context("--xds-service-tls istio needs --xds-service-san spiffe://<trust domain>/ns/<namespace>/sa/<account>")?;
@@ -85,7 +85,7 @@ impl Sidecars {
             }
             (Trust::Ca, None) => bail!("--xds-service-tls ca needs --xds-service-ca"),
             (Trust::Ca, Some(file)) => {
-                let pem = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                let pem = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
                 Some(ServiceTls { root: Root::Pem(pem), san: san.unwrap_or_else(|| host.clone()) })
             }
         };
