@@ -6,9 +6,9 @@ use anyhow::Context;
 use clap::Args;
 use kube::Client;
 
-use super::super::kubernetes::host_and_port;
+use super::super::{kubernetes::host_and_port, sidecars::Sidecars};
 use crate::{
-    istio::{self, Compiled, Facts, LOOKED_AT, Options},
+    istio::{self, Compiled, Facts, LOOKED_AT},
     kubernetes,
     model::check_annotations,
     problem::Problem,
@@ -30,9 +30,8 @@ pub struct Mesh {
     /// Istio's root namespace.
     #[arg(long, value_name = "NS", default_value = "istio-system")]
     pub root_namespace: String,
-    /// Leave out what only Istio's own Envoy knows.
-    #[arg(long)]
-    stock_envoy: bool,
+    #[command(flatten)]
+    sidecars: Sidecars,
     /// Where sidecars reach our xDS server.
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port,
         default_value = "meltemi.meltemi-system.svc.cluster.local:18000")]
@@ -42,7 +41,7 @@ pub struct Mesh {
 impl Mesh {
     /// Compiles it; with the cluster, if it is one.
     pub async fn compile(&self) -> anyhow::Result<(Compiled, Option<Client>)> {
-        let options = Options { stock_envoy: self.stock_envoy, xds: Some(self.xds_service.clone()) };
+        let options = self.sidecars.options(Some(self.xds_service.clone()))?;
         let (model, facts, problems, client) = match &self.config {
             Some(folder) => {
                 let loaded = Folder::new(folder).load();
