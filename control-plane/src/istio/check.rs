@@ -107,7 +107,9 @@ fn virtual_service(service: &Object<Value>, ports: &[MeshPort<'_>], services: &S
     for (index, route) in routes {
         let to = route["route"].as_array().into_iter().flatten().enumerate();
         let to = to.map(|(place, to)| (format!("route[{place}].destination"), &to["destination"]));
-        for (field, destination) in to.chain([("mirror".to_owned(), &route["mirror"])]) {
+        let mirrors = route["mirrors"].as_array().into_iter().flatten().enumerate();
+        let mirrors = mirrors.map(|(place, mirror)| (format!("mirrors[{place}].destination"), &mirror["destination"]));
+        for (field, destination) in to.chain([("mirror".to_owned(), &route["mirror"])]).chain(mirrors) {
             let Some(host) = destination["host"].as_str().map(full) else { continue };
             let number = destination["port"]["number"].as_u64();
             let speaks = services.ports().any(|port| {

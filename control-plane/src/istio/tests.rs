@@ -280,6 +280,7 @@ kind: MetaRouter
 metadata: {name: orders, namespace: shop}
 spec:
   hosts: [orders]
+  gateways: [edge]
   routes:
   - match: {attributes: {method: {prefix: get}, user: {exact: a, invert: true}, env: {suffix: x.y}}}
     timeout: 1.5s
@@ -294,6 +295,7 @@ spec:
     assert_eq!(compiled.problems, []);
     let service = object(&compiled, "meltemi-orders");
     assert_eq!((service.kind, service.namespace.as_str()), (DesiredKind::VirtualService, "shop"));
+    assert_eq!(service.spec["gateways"], serde_json::json!(["mesh", "edge"]), "sidecars keep the routes");
     let first = &service.spec["http"][0];
     let headers = serde_json::json!({"x-meltemi-method": {"prefix": "get"}, "env": {"regex": ".*x\\.y"}});
     assert_eq!(first["match"][0]["headers"], headers);

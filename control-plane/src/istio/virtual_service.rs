@@ -45,6 +45,9 @@ pub(super) fn add(model: &Model, services: &Services<'_>, ports: &[MeshPort<'_>]
         if http.is_empty() {
             continue;
         }
+        // As in Aeraki: a gateway comes beside the sidecars, not in their place.
+        let gateways: Vec<&str> =
+            std::iter::once("mesh").chain(router.spec.gateways.iter().map(String::as_str)).collect();
         output.desired.push(Desired {
             kind: DesiredKind::VirtualService,
             namespace: router.metadata.namespace.clone(),
@@ -53,7 +56,7 @@ pub(super) fn add(model: &Model, services: &Services<'_>, ports: &[MeshPort<'_>]
             spec: json!({
                 "hosts": [host],
                 "exportTo": if router.spec.export_to.is_empty() { json!(["*"]) } else { json!(router.spec.export_to) },
-                "gateways": if router.spec.gateways.is_empty() { json!(["mesh"]) } else { json!(router.spec.gateways) },
+                "gateways": gateways,
                 "http": http,
             }),
         });

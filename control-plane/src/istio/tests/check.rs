@@ -80,6 +80,15 @@ fn a_route_to_what_speaks_another_protocol_is_found() {
         let wrong = to(host);
         assert!(wrong.len() == 1 && wrong[0].contains("spec.http[0].route[0].destination.host"), "{wrong:?}");
     }
+    let mirrored = serde_json::json!({"hosts": ["orders"], "http": [{
+        "route": [{"destination": {"host": "orders"}}],
+        "mirror": {"host": "users"},
+        "mirrors": [{"destination": {"host": "orders"}}, {"destination": {"host": "web"}}],
+    }]});
+    let wrong = found(&yaml, |facts| facts.others.push(other("VirtualService", mirrored)));
+    for field in ["spec.http[0].mirror.host", "spec.http[0].mirrors[1].destination.host"] {
+        assert_eq!(wrong.iter().filter(|problem| problem.contains(field)).count(), 1, "{wrong:?}");
+    }
 }
 
 #[test]
