@@ -4,6 +4,7 @@ mod bootstrap;
 mod check;
 mod crds;
 mod demo;
+mod install_module;
 mod istio;
 mod kubernetes;
 mod reference;
@@ -36,6 +37,7 @@ enum Command {
     Schema(reference::Schema),
     Demo(demo::Demo),
     Istio(istio::Istio),
+    InstallModule(install_module::InstallModule),
 }
 
 /// Runs the command line; gives the exit code.
@@ -52,6 +54,7 @@ pub fn run() -> anyhow::Result<u8> {
         Command::Schema(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Istio(command) => command.run(),
+        Command::InstallModule(command) => command.run(),
     }
 }
 

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::MANAGER;
 
 /// Others take a lease that was not renewed for so long.
-const DURATION: Duration = Duration::from_secs(15);
+pub(super) const DURATION: Duration = Duration::from_secs(15);
 /// We believe in a lease of our own for so long: less, so that a write that is under way ends before another begins.
 const BELIEF: Duration = Duration::from_secs(10);
 /// Between tries.
@@ -125,12 +125,12 @@ impl Elector {
         let written = match (step, lease) {
             (Step::Create, _) => {
                 let metadata = ObjectMeta { name: Some(MANAGER.to_owned()), ..ObjectMeta::default() };
-                let lease = Lease { metadata, spec: Some(self.spec(None)) };
+                let lease = Lease { metadata, spec: Some(spec(&self.identity, DURATION, None)) };
                 self.api.create(&PostParams::default(), &lease).await
             }
             // It carries the resourceVersion that was read: of two that write, one is refused.
             (Step::Take, Some(lease)) => {
-                let lease = Lease { spec: Some(self.spec(lease.spec.as_ref())), ..lease };
+                let lease = Lease { spec: Some(spec(&self.identity, DURATION, lease.spec.as_ref())), ..lease };
                 self.api.replace(MANAGER, &PostParams::default(), &lease).await
             }
             (Step::Take | Step::Wait, _) => {
@@ -176,21 +176,6 @@ impl Elector {
         }
     }
 
-    /// The lease as ours.
-    fn spec(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
-        let now = MicroTime(Timestamp::now());
-        let ours = before.is_some_and(|spec| spec.holder_identity.as_ref() == Some(&self.identity));
-        let transitions = before.and_then(|spec| spec.lease_transitions).unwrap_or_default();
-        LeaseSpec {
-            holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
-            acquire_time: before.filter(|_| ours).and_then(|spec| spec.acquire_time.clone()).or(Some(now.clone())),
-            renew_time: Some(now),
-            lease_transitions: Some(if ours || before.is_none() { transitions } else { transitions.saturating_add(1) }),
-            ..LeaseSpec::default()
-        }
-    }
-
     async fn release(&self) -> kube::Result<()> {
         let lease = self.api.get(MANAGER).await?;
         let spec = lease.spec.unwrap_or_default();
@@ -206,6 +191,50 @@ impl Elector {
         if self.until.send_replace(None).is_some() {
             info!("this replica no longer holds the lease: {reason}");
         }
+    }
+}
+
+/// Takes the lease from whoever has it, and for so long; gives who had it. The other stops writing within [`DURATION`].
+pub(super) async fn seize(
+    client: &Client,
+    namespace: &str,
+    identity: &str,
+    time: Duration,
+) -> kube::Result<Option<String>> {
+    let api = Api::<Lease>::namespaced(client.clone(), namespace);
+    loop {
+        let lease = api.get_opt(MANAGER).await?;
+        let before = lease.as_ref().and_then(|lease| lease.spec.as_ref());
+        let holder = before.and_then(|spec| spec.holder_identity.clone()).filter(|holder| !holder.is_empty());
+        let spec = Some(spec(identity, time, before));
+        let written = match lease {
+            None => {
+                let metadata = ObjectMeta { name: Some(MANAGER.to_owned()), ..ObjectMeta::default() };
+                api.create(&PostParams::default(), &Lease { metadata, spec }).await
+            }
+            Some(lease) => api.replace(MANAGER, &PostParams::default(), &Lease { spec, ..lease }).await,
+        };
+        match written {
+            Ok(_) => return Ok(holder.filter(|holder| holder != identity)),
+            // Renewed in between.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The lease as held by `identity`.
+fn spec(identity: &str, time: Duration, before: Option<&LeaseSpec>) -> LeaseSpec {
+    let now = MicroTime(Timestamp::now());
+    let same = before.is_some_and(|spec| spec.holder_identity.as_deref() == Some(identity));
+    let transitions = before.and_then(|spec| spec.lease_transitions).unwrap_or_default();
+    LeaseSpec {
+        holder_identity: Some(identity.to_owned()),
+        lease_duration_seconds: i32::try_from(time.as_secs()).ok(),
+        acquire_time: before.filter(|_| same).and_then(|spec| spec.acquire_time.clone()).or(Some(now.clone())),
+        renew_time: Some(now),
+        lease_transitions: Some(if same || before.is_none() { transitions } else { transitions.saturating_add(1) }),
+        ..LeaseSpec::default()
     }
 }
 

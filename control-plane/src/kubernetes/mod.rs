@@ -18,6 +18,7 @@ mod look;
 mod others;
 mod parse;
 mod preflight;
+mod remove;
 mod reporter;
 mod serve;
 mod status;
@@ -29,6 +30,7 @@ use crate::istio::MANAGED_BY;
 pub use crd::crds_yaml;
 pub use look::look;
 pub use preflight::{Finding, Level, preflight};
+pub use remove::{HOLD, Removal};
 pub use serve::{Settings, client, serve, user_client};
 
 /// Our name as the owner of fields, as the reporter of events, and in the lease.

@@ -1,12 +1,13 @@
-//! `meltemi istio`: what would be written into a mesh, and what would not work there.
+//! `meltemi istio`: what would be written into a mesh, what would not work there, and how all of it is taken out again.
 
 mod check;
 mod mesh;
 mod plan;
+mod remove;
 
 use clap::{Args, Subcommand};
 
-/// Look into what is written beside Istio's objects, before it is, and into what would not work.
+/// What is written beside Istio's objects: look at it before it is, find what would not work, or take it out again.
 #[derive(Debug, Args)]
 pub struct Istio {
     #[command(subcommand)]
@@ -17,6 +18,7 @@ pub struct Istio {
 enum Command {
     Plan(plan::Plan),
     Check(check::Check),
+    Remove(remove::Remove),
 }
 
 impl Istio {
@@ -24,6 +26,7 @@ impl Istio {
         match self.command {
             Command::Plan(plan) => plan.run(),
             Command::Check(check) => check.run(),
+            Command::Remove(remove) => remove.run(),
         }
     }
 }
