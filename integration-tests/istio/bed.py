@@ -9,6 +9,8 @@ import os
 import pathlib
 import urllib.request
 
+import fetch
+import injection
 from harness import wait_until
 from kube import Kubernetes
 from pod import Pod
@@ -128,6 +130,8 @@ class Bed:
         self.registry.close()
 
     def istiod(self):
+        if not fetch.injection_obstacle():
+            self.kube.apply(injection.config_map(fetch.injection(), ROOT_NAMESPACE))
         mesh = self.folder / "mesh.yaml"
         mesh.write_text(json.dumps({"accessLogFile": "access.log", "accessLogEncoding": "JSON", "enableTracing": False,
                                     "defaultProviders": {}, "defaultConfig": {"discoveryAddress": "istiod.istio-system.svc:15012"}}))

@@ -126,6 +126,33 @@ def build():
     (TARGET / "gateway-api-crds.yaml").write_text("".join(f"---\n{text}" for text in texts))
 
 
+def injection() -> pathlib.Path:
+    """The part of Istio's chart that injection is made of."""
+    return TARGET / "istiod-chart"
+
+
+def injection_obstacle() -> str | None:
+    return None if injection().exists() else "Istio's chart is not here; it comes from its Go module"
+
+
+def fetch_injection():
+    """Istio's chart is in no cache of binaries. Without Go, or without its module, tests of injection are skipped."""
+    if injection().exists() or not shutil.which("go"):
+        return
+    pin = next(line.split() for line in (HERE / "istio" / "go.mod").read_text().splitlines() if line.split()[:1] == ["istio.io/istio"])
+    done = subprocess.run(["go", "mod", "download", "-json", f"{pin[0]}@{pin[1]}"], cwd=HERE / "istio", capture_output=True, text=True)
+    if done.returncode:
+        say(f"SKIPPED Istio's chart: {done.stderr.strip()[-300:]}")
+        return
+    chart = pathlib.Path(json.loads(done.stdout)["Dir"]) / "manifests/charts/istio-control/istio-discovery"
+    partial = injection().with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "files").mkdir(parents=True)
+    for name in ("values.yaml", "files/injection-template.yaml"):
+        (partial / name).write_bytes((chart / name).read_bytes())
+    partial.rename(injection())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="say why there can be no bed on this machine, if so, and exit with 1")
@@ -137,6 +164,7 @@ def main():
     folder = cache()
     stamp, now = TARGET / "stamp", state(folder)
     if stamp.exists() and stamp.read_text() == now:
+        fetch_injection()
         return
     reason = source_missing()
     if reason:
@@ -146,6 +174,7 @@ def main():
     stamp.unlink(missing_ok=True)
     unpack(folder) if folder else build()
     stamp.write_text(now)
+    fetch_injection()
 
 
 if __name__ == "__main__":

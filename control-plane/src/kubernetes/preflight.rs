@@ -24,6 +24,8 @@ use crate::istio::{Compiled, DesiredKind, MODULE_LABEL};
 const ISTIO: (u32, u32) = (1, 31);
 /// Where a proxy looks for the module.
 const SEARCH_PATH: &str = "ENVOY_DYNAMIC_MODULES_SEARCH_PATH";
+/// The init container of our injection template that copies the module.
+const COPY: &str = "meltemi-module";
 /// A lease is renewed every two seconds, and others take it after fifteen.
 const STALE: SignedDuration = SignedDuration::from_secs(15);
 
@@ -171,6 +173,14 @@ fn of_carrier(pod: &Pod) -> Option<Finding> {
             "its sidecar has no {SEARCH_PATH}, so it does not find the module, and closes connections of our ports"
         ));
     }
+    let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let mut order = init.filter(|container| ["istio-proxy", COPY].contains(&container.name.as_str()));
+    if order.next().is_some_and(|first| first.name != COPY) && order.next().is_some() {
+        return wrong(format!(
+            "its native sidecar starts before {COPY} has copied the module: use the template of image volumes, or the \
+             annotation sidecar.istio.io/nativeSidecar: \"false\""
+        ));
+    }
     None
 }
 
@@ -274,7 +284,10 @@ mod tests {
         let good = proxy("istio/proxyv2:1.31.0", SEARCH_PATH);
         assert_eq!(of(json!({"containers": [good]})), None);
         assert_eq!(of(json!({"containers": [], "initContainers": [good]})), None, "a native sidecar");
+        let copy = json!({"name": COPY});
+        assert_eq!(of(json!({"containers": [good], "initContainers": [copy]})), None);
         for (spec, word) in [
+            (json!({"containers": [], "initContainers": [good, copy]}), "starts before meltemi-module has copied"),
             (json!({"containers": [{"name": "app"}]}), "no sidecar"),
             (
                 json!({"containers": [proxy("istio/proxyv2:1.30.1", SEARCH_PATH)]}),
