@@ -194,7 +194,7 @@ impl About {
         let status = if watched.is_ours() { data.get_mut("status").map(Value::take) } else { None };
         Self {
             watched,
-            key: origin(watched, &metadata).key(),
+            key: origin(&watched.resource(), &metadata).key(),
             namespace: metadata.namespace,
             name: metadata.name.unwrap_or_default(),
             uid: metadata.uid.unwrap_or_default(),

@@ -2,6 +2,7 @@
 
 use kube::core::{ApiResource, GroupVersionKind};
 
+use super::MANAGED_BY;
 use crate::istio::DesiredKind;
 
 /// A kind that we watch as a source.
@@ -79,6 +80,16 @@ impl Watched {
     pub(super) const fn is_built_in(self) -> bool {
         matches!(self, Self::Service | Self::EndpointSlice | Self::Pod)
     }
+}
+
+/// Selects by label what we wrote.
+pub(super) fn ours() -> String {
+    format!("{}={}", MANAGED_BY.0, MANAGED_BY.1)
+}
+
+/// Selects the rest: of what we wrote there may be thousands.
+pub(super) fn not_ours() -> String {
+    format!("{}!={}", MANAGED_BY.0, MANAGED_BY.1)
 }
 
 /// How the API names a kind that we write.

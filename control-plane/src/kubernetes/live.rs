@@ -19,7 +19,7 @@ use super::{
     cache::map,
     listing::{Key, Listing},
 };
-use crate::istio::DesiredKind;
+use crate::istio::{Desired, DesiredKind};
 
 /// The kinds that we write.
 pub(super) const KINDS: [DesiredKind; 2] = [DesiredKind::EnvoyFilter, DesiredKind::VirtualService];
@@ -30,6 +30,13 @@ pub(super) struct Target {
     pub(super) kind: DesiredKind,
     pub(super) namespace: String,
     pub(super) name: String,
+}
+
+impl Target {
+    /// Of an object that we want.
+    pub(super) fn of(desired: &Desired) -> Self {
+        Self { kind: desired.kind, namespace: desired.namespace.clone(), name: desired.name.clone() }
+    }
 }
 
 /// An object with our label.

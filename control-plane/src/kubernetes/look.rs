@@ -10,7 +10,7 @@ use kube::{
 
 use super::{
     cache::{Cache, Told},
-    kinds::Watched,
+    kinds::{self, Watched},
     others,
 };
 use crate::{istio::Facts, model::Model, problem::Problem};
@@ -37,7 +37,7 @@ pub async fn look(client: &Client, root_namespace: &str) -> anyhow::Result<(Mode
         cache.take(watched, Event::InitDone);
     }
     for resource in others::resources() {
-        for object in list(client, &resource, &ListParams::default().labels(&others::not_ours())).await? {
+        for object in list(client, &resource, &ListParams::default().labels(&kinds::not_ours())).await? {
             cache.take_other(&resource, Some(Event::Apply(object)));
         }
     }
@@ -51,7 +51,11 @@ pub async fn look(client: &Client, root_namespace: &str) -> anyhow::Result<(Mode
 }
 
 /// All objects of a kind; none if it is not installed.
-async fn list(client: &Client, resource: &ApiResource, which: &ListParams) -> kube::Result<Vec<DynamicObject>> {
+pub(super) async fn list(
+    client: &Client,
+    resource: &ApiResource,
+    which: &ListParams,
+) -> kube::Result<Vec<DynamicObject>> {
     match Api::<DynamicObject>::all_with(client.clone(), resource).list(which).await {
         Ok(list) => Ok(list.items),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),

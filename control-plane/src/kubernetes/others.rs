@@ -7,37 +7,31 @@ use std::{
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
+    Resource,
     core::{ApiResource, DynamicObject, GroupVersionKind},
     runtime::watcher::Event,
 };
 use serde_json::Value;
 
 use super::{
-    MANAGED_BY,
     cache::map,
+    kinds::written,
     listing::{Key, Listing},
+    parse::origin,
 };
 use crate::{
-    istio::LOOKED_AT,
+    istio::{DesiredKind, LOOKED_AT},
     model::{Metadata, Object},
-    problem::Origin,
 };
-
-/// All but what we wrote: there may be thousands of those.
-pub(super) fn not_ours() -> String {
-    format!("{}!={}", MANAGED_BY.0, MANAGED_BY.1)
-}
 
 /// How the API names the kinds of `LOOKED_AT`.
 pub(super) fn resources() -> [ApiResource; LOOKED_AT.len()] {
-    LOOKED_AT.map(|(group, kind)| {
-        let version = if kind == "EnvoyFilter" { "v1alpha3" } else { "v1" };
-        let plural = match kind {
-            "AuthorizationPolicy" => "authorizationpolicies".to_owned(),
-            kind => format!("{}s", kind.to_lowercase()),
-        };
-        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), &plural)
-    })
+    let policies = GroupVersionKind::gvk("security.istio.io", "v1", "AuthorizationPolicy");
+    [
+        written(DesiredKind::VirtualService),
+        ApiResource::from_gvk_with_plural(&policies, "authorizationpolicies"),
+        written(DesiredKind::EnvoyFilter),
+    ]
 }
 
 /// One of them.
@@ -50,23 +44,11 @@ pub(super) struct Other {
 
 impl Other {
     fn new(resource: &ApiResource, object: DynamicObject) -> Self {
+        // A version would make each change of a status news.
+        let reference = ObjectReference { resource_version: None, ..object.object_ref(resource) };
         let DynamicObject { metadata, mut data, .. } = object;
-        let name = metadata.name.unwrap_or_default();
-        let namespace = metadata.namespace.unwrap_or_default();
-        let origin = Origin {
-            group: resource.group.clone(),
-            kind: resource.kind.clone(),
-            name: format!("{namespace}/{name}"),
-            ..Origin::default()
-        };
-        let reference = ObjectReference {
-            api_version: Some(resource.api_version.clone()),
-            kind: Some(resource.kind.clone()),
-            namespace: Some(namespace.clone()),
-            name: Some(name.clone()),
-            uid: metadata.uid,
-            ..ObjectReference::default()
-        };
+        let origin = origin(resource, &metadata);
+        let (name, namespace) = (metadata.name.unwrap_or_default(), metadata.namespace.unwrap_or_default());
         let metadata = Metadata { name, namespace, ..Metadata::default() };
         let spec = data.get_mut("spec").map(Value::take).unwrap_or_default();
         Self { object: Object { origin, metadata, spec }, reference }
@@ -119,6 +101,7 @@ mod tests {
             (policies.api_version.as_str(), policies.plural.as_str()),
             ("security.istio.io/v1", "authorizationpolicies")
         );
+        assert_eq!(resources().each_ref().map(|resource| (resource.group.as_str(), resource.kind.as_str())), LOOKED_AT);
         let others = Others::default();
         let mut object = DynamicObject::new("orders", virtual_services).within("shop");
         object.data = json!({"spec": {"hosts": ["orders"]}, "status": {"observedGeneration": "1"}});

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kube::core::ObjectMeta;
+use kube::core::{ApiResource, ObjectMeta};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -16,17 +16,17 @@ use crate::{
 const ANNOTATIONS: [&str; 2] = ["meltemi.dev/", "networking.istio.io/"];
 
 /// The object's name in what we say about it.
-pub(super) fn origin(watched: Watched, metadata: &ObjectMeta) -> Origin {
+pub(super) fn origin(resource: &ApiResource, metadata: &ObjectMeta) -> Origin {
     let name = metadata.name.as_deref().unwrap_or_default();
     // As in a folder, where objects without a namespace are in `default`: kinds of a cluster are no exception.
     let namespace = metadata.namespace.as_deref().unwrap_or("default");
-    let resource = watched.resource();
-    Origin { group: resource.group, kind: resource.kind, name: format!("{namespace}/{name}"), ..Origin::default() }
+    let (group, kind) = (resource.group.clone(), resource.kind.clone());
+    Origin { group, kind, name: format!("{namespace}/{name}"), ..Origin::default() }
 }
 
 /// Reads an object, or says which field is wrong.
 pub(super) fn parse(watched: Watched, metadata: &ObjectMeta, data: &Value) -> Result<AnyObject, Box<Problem>> {
-    let origin = origin(watched, metadata);
+    let origin = origin(&watched.resource(), metadata);
     let metadata = Metadata {
         name: metadata.name.clone().unwrap_or_default(),
         namespace: metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),

@@ -1,6 +1,10 @@
 //! What a cluster needs for us to work in it, looked at once.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    time::Duration,
+};
 
 use anyhow::Context;
 use k8s_openapi::{
@@ -8,7 +12,7 @@ use k8s_openapi::{
         coordination::v1::Lease,
         core::v1::{Container, Pod},
     },
-    jiff::{SignedDuration, Timestamp},
+    jiff::Timestamp,
 };
 use kube::{
     Api, Client,
@@ -17,8 +21,14 @@ use kube::{
 };
 use serde::Serialize;
 
-use super::{MANAGED_BY, MANAGER, kinds::Watched, kinds::written, others};
-use crate::istio::{Compiled, DesiredKind, MODULE_LABEL};
+use super::{
+    MANAGER,
+    kinds::{Watched, ours, written},
+    lease,
+    live::{KINDS, Target},
+    others,
+};
+use crate::istio::{Compiled, MODULE_LABEL};
 
 /// The first Istio whose proxies load dynamic modules.
 const ISTIO: (u32, u32) = (1, 31);
@@ -26,8 +36,6 @@ const ISTIO: (u32, u32) = (1, 31);
 const SEARCH_PATH: &str = "ENVOY_DYNAMIC_MODULES_SEARCH_PATH";
 /// The init container of our injection template that copies the module.
 const COPY: &str = "meltemi-module";
-/// A lease is renewed every two seconds, and others take it after fifteen.
-const STALE: SignedDuration = SignedDuration::from_secs(15);
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -212,7 +220,9 @@ fn of_lease(lease: Option<&Lease>, namespace: &str, now: Timestamp) -> Finding {
     let Some(spec) = lease.and_then(|lease| lease.spec.as_ref()) else { return missing() };
     let Some(renewed) = spec.renew_time.as_ref() else { return missing() };
     let holder = spec.holder_identity.as_deref().unwrap_or_default();
-    if holder.is_empty() || now.duration_since(renewed.0) > STALE {
+    // By the clock of who has it, which may be before ours.
+    let age = Duration::try_from(now.duration_since(renewed.0)).unwrap_or_default();
+    if holder.is_empty() || age > lease::DURATION {
         let what = format!(
             "no control plane of ours is at work in {namespace} since {}: calls go on as they are, changes have no effect",
             renewed.0
@@ -224,16 +234,17 @@ fn of_lease(lease: Option<&Lease>, namespace: &str, now: Timestamp) -> Finding {
 
 /// Whether all that should be in the cluster is.
 async fn of_written(client: &Client, compiled: &Compiled) -> kube::Result<Finding> {
-    let mut missing: Vec<String> = compiled.desired.iter().map(|desired| desired.display()).collect();
-    let params = ListParams::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
-    for kind in [DesiredKind::EnvoyFilter, DesiredKind::VirtualService] {
+    let mut there = HashSet::new();
+    let params = ListParams::default().labels(&ours());
+    for kind in KINDS {
         let api = Api::<DynamicObject>::all_with(client.clone(), &written(kind));
         for object in api.list_metadata(&params).await? {
-            let (namespace, name) =
-                (object.metadata.namespace.unwrap_or_default(), object.metadata.name.unwrap_or_default());
-            missing.retain(|wanted| *wanted != format!("{kind:?} {namespace}/{name}"));
+            let (namespace, name) = (object.metadata.namespace, object.metadata.name);
+            there.insert(Target { kind, namespace: namespace.unwrap_or_default(), name: name.unwrap_or_default() });
         }
     }
+    let wanted = compiled.desired.iter().map(Target::of);
+    let missing: Vec<Target> = wanted.filter(|target| !there.contains(target)).collect();
     Ok(match missing.first() {
         None => Finding::new(Level::Ok, format!("{} object(s) of ours are in the cluster", compiled.desired.len())),
         Some(first) => {

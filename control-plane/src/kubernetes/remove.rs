@@ -12,10 +12,10 @@ use kube::{
 use tokio::time::sleep;
 
 use super::{
-    MANAGED_BY,
-    kinds::written,
+    kinds::{ours, written},
     lease,
     live::{KINDS, Target, is_ours},
+    look::list,
 };
 
 /// How long nobody writes after a removal, if the control plane still runs. A new one begins to write as much later.
@@ -75,16 +75,11 @@ impl Removal {
     }
 
     async fn find(&self) -> anyhow::Result<Vec<(Target, String)>> {
-        let labelled = ListParams::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
+        let labelled = ListParams::default().labels(&ours());
         let mut found = Vec::new();
         for kind in KINDS {
-            let api = Api::<DynamicObject>::all_with(self.client.clone(), &written(kind));
-            let objects = match api.list(&labelled).await {
-                Ok(list) => list.items,
-                // The kind is not installed.
-                Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
-                Err(error) => return Err(error).with_context(|| format!("cannot list {kind:?}s")),
-            };
+            let objects = list(&self.client, &written(kind), &labelled).await;
+            let objects = objects.with_context(|| format!("cannot list {kind:?}s"))?;
             for DynamicObject { metadata, .. } in objects.into_iter().filter(|object| is_ours(&object.metadata)) {
                 let ObjectMeta { namespace, name, uid, .. } = metadata;
                 let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());

@@ -27,13 +27,14 @@ use super::{
     events::Events,
     lease::Elector,
     live::{Live, Target},
+    others::Other,
     reporter::{Judged, Reporter},
     watches,
     writer::{Order, Wanted, Writer},
 };
 use crate::{
     compile::Compiled,
-    istio::{self, Desired, Facts},
+    istio::{self, Facts},
     last_good::LastGood,
     model::check_annotations,
     problem::{Key, Problem, Severity},
@@ -160,8 +161,13 @@ impl Publisher {
 
     fn publish(&mut self, seen: Seen) {
         let Seen { model, mut problems, workloads, others, about } = seen;
-        let (others, references): (Vec<_>, Vec<_>) =
-            others.into_iter().map(|other| (other.object, other.reference)).unzip();
+        let (others, references): (Vec<_>, Vec<_>) = others
+            .into_iter()
+            .map(|Other { object, reference }| {
+                let key = object.origin.key();
+                (object, (key, reference))
+            })
+            .unzip();
         let facts = Facts { root_namespace: self.settings.root_namespace.clone(), workloads, others };
         // What is served was mostly compiled last: then it need not be once more.
         let last = RefCell::new(None);
@@ -192,11 +198,11 @@ impl Publisher {
                 ..OwnerReference::default()
             };
             // An owner elsewhere would make the garbage collector take the object away.
-            Some((target(desired), (about.uid.clone(), same.then_some(reference))))
+            Some((Target::of(desired), (about.uid.clone(), same.then_some(reference))))
         });
         let owners: BTreeMap<Target, (String, Option<OwnerReference>)> = owners.collect();
         let wanted = compiled.desired.into_iter().map(|desired| {
-            let target = target(&desired);
+            let target = Target::of(&desired);
             let owner = owners.get(&target).and_then(|(_, reference)| reference.clone());
             (target, Wanted::new(&desired.spec, owner))
         });
@@ -209,8 +215,7 @@ impl Publisher {
         let held = about.iter().filter(|about| wrong.contains(&about.key)).map(|about| about.uid.clone()).collect();
         let number = self.order(Order { number: 0, wanted: wanted.collect(), held });
         let owners = owners.into_iter().map(|(target, (uid, _))| (target, uid)).collect();
-        let others = facts.others.iter().map(|other| other.origin.key()).zip(references).collect();
-        self.judgements.send_replace(Arc::new(Judged { number, about, others, problems, owners }));
+        self.judgements.send_replace(Arc::new(Judged { number, about, others: references, problems, owners }));
     }
 
     /// Gives an order to the writer, unless it is the one that it has; gives its number.
@@ -241,8 +246,4 @@ impl Publisher {
         info!(generation = self.store.now().generation, "published");
         self.last = Some((versions, problems.to_vec()));
     }
-}
-
-fn target(desired: &Desired) -> Target {
-    Target { kind: desired.kind, namespace: desired.namespace.clone(), name: desired.name.clone() }
 }

@@ -13,9 +13,8 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::{
-    MANAGED_BY,
     cache::{Cache, Told, map},
-    kinds::{Watched, written},
+    kinds::{self, Watched, written},
     live::Live,
     others,
     writer::in_words,
@@ -52,7 +51,7 @@ pub(super) fn read(client: &Client, cache: &Arc<Cache>, tasks: &mut JoinSet<()>)
     for resource in others::resources() {
         let cache = cache.clone();
         let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
-        let objects = watcher(api, Config::default().labels(&others::not_ours()));
+        let objects = watcher(api, Config::default().labels(&kinds::not_ours()));
         tasks.spawn(follow(format!("other {}s", resource.kind), true, objects, move |news| match news {
             News::Event(event) => cache.take_other(&resource, Some(event)),
             News::Absent(_) => cache.take_other(&resource, None),
@@ -65,7 +64,7 @@ pub(super) fn write(client: &Client, live: &Arc<Live>, tasks: &mut JoinSet<()>) 
     for kind in [DesiredKind::EnvoyFilter, DesiredKind::VirtualService] {
         let live = live.clone();
         let api = Api::<DynamicObject>::all_with(client.clone(), &written(kind));
-        let config = Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
+        let config = Config::default().labels(&kinds::ours());
         let name = if kind == DesiredKind::EnvoyFilter { "EnvoyFilter" } else { "VirtualService" };
         tasks.spawn(follow(name, true, watcher(api, config), move |news| match news {
             News::Event(event) => live.take(kind, event),
