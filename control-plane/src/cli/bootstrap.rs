@@ -6,7 +6,10 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::{compile::re2, istio::san_match};
+use crate::{
+    compile::re2,
+    istio::{san_match, upstream_tls},
+};
 
 /// Print a bootstrap with which Envoy gets everything from `meltemi serve`.
 #[derive(Debug, Args)]
@@ -66,14 +69,7 @@ impl Tls {
             let pair = json!({"certificate_chain": {"filename": cert}, "private_key": {"filename": key}});
             fields.insert("tls_certificates".to_owned(), json!([pair]));
         }
-        let mut config = json!({
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-            "common_tls_context": context,
-        });
-        if let (Err(_), Some(fields)) = (host.parse::<IpAddr>(), config.as_object_mut()) {
-            fields.insert("sni".to_owned(), json!(host));
-        }
-        Some(json!({"name": "envoy.transport_sockets.tls", "typed_config": config}))
+        Some(upstream_tls(host, &context))
     }
 }
 

@@ -72,7 +72,7 @@ impl Sidecars {
             access_log: self.access_log.clone().filter(|path| !path.is_empty()),
         };
         let Some((host, port)) = xds else {
-            if self.xds_service_tls != Trust::None {
+            if self.tls() {
                 bail!("--xds-service-tls needs --xds-service");
             }
             return Ok(Options { stock_envoy: self.stock_envoy, xds: None, telemetry });

@@ -32,6 +32,7 @@ pub use protocols::{CODEC_ANNOTATION, Protocol};
 pub(crate) use router::EARLY_BYTES;
 pub(crate) use services::kubernetes_host;
 pub use services::{Port, Services};
+pub(crate) use telemetry::Side;
 pub use telemetry::Telemetry;
 
 /// Name under which the dynamic module is loaded: `libmeltemi.so`.

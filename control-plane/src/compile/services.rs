@@ -122,6 +122,14 @@ impl<'a> Services<'a> {
         self.ports.range((host.to_owned(), 0)..=(host.to_owned(), u16::MAX)).map(|(_, port)| port)
     }
 
+    /// Whether a service speaks what the codec does, on this port if there is one.
+    pub(crate) fn speaks(&self, host: &str, number: Option<u16>, codec: &str) -> bool {
+        self.ports_of(host).any(|port| {
+            number.is_none_or(|number| number == port.number)
+                && port.protocol.as_ref().is_some_and(|protocol| protocol.codec.name == codec)
+        })
+    }
+
     /// The endpoints of a Service.
     pub(crate) fn slices_of<'s>(&'s self, service: &'s Metadata) -> &'s [&'a Object<EndpointSlice>] {
         let key = (service.namespace.as_str(), service.name.as_str());

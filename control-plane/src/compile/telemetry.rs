@@ -15,7 +15,7 @@ use prost::Message;
 
 use super::listener;
 
-/// Whose sidecar a connection manager is in.
+/// Whose side of a call a sidecar is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Client,

@@ -15,18 +15,23 @@ const WELL_KNOWN: [u16; 4] = [25, 53, 3306, 27017];
 
 /// Adds what is wrong with the mesh's own objects, as far as our ports are concerned.
 pub(super) fn add(ports: &[MeshPort<'_>], services: &Services<'_>, facts: &Facts, output: &mut Compiled) {
+    let policies: Vec<_> = facts.others("AuthorizationPolicy").collect();
     for port in ports {
         well_known(port, output);
         without_module(port, facts, output);
-        for policy in facts.others("AuthorizationPolicy") {
-            output.problems.extend(tcp_policy(port, policy, facts));
-        }
+        output.problems.extend(policies.iter().filter_map(|policy| tcp_policy(port, policy, facts)));
     }
     for service in facts.others("VirtualService") {
         virtual_service(service, ports, services, output);
     }
-    for filter in facts.others("EnvoyFilter") {
-        output.problems.extend(ports.iter().filter_map(|port| conflict(filter, port)).take(1));
+    let mut filters = facts.others("EnvoyFilter").peekable();
+    if filters.peek().is_some() {
+        let places: Vec<_> = ports.iter().map(|port| (port.number, port.listeners())).collect();
+        output.problems.extend(
+            filters.filter_map(|filter| {
+                places.iter().find_map(|(number, listeners)| conflict(filter, *number, listeners))
+            }),
+        );
     }
 }
 
@@ -111,13 +116,9 @@ fn virtual_service(service: &Object<Value>, ports: &[MeshPort<'_>], services: &S
         let mirrors = mirrors.map(|(place, mirror)| (format!("mirrors[{place}].destination"), &mirror["destination"]));
         for (field, destination) in to.chain([("mirror".to_owned(), &route["mirror"])]).chain(mirrors) {
             let Some(host) = destination["host"].as_str().map(full) else { continue };
-            let number = destination["port"]["number"].as_u64();
-            let speaks = services.ports().any(|port| {
-                port.host == host
-                    && number.is_none_or(|number| number == u64::from(port.number))
-                    && port.protocol.as_ref().is_some_and(|p| p.codec.name == from.protocol.codec.name)
-            });
-            if !speaks {
+            // What is no port's number is as good as 0, which no port has.
+            let number = destination["port"]["number"].as_u64().map(|number| number.try_into().unwrap_or(0));
+            if !services.speaks(&host, number, &from.protocol.codec.name) {
                 let reason = format!(
                     "`{host}` has no port that speaks {}, so calls of {} fail there",
                     from.protocol.codec.name, from.host
@@ -130,13 +131,12 @@ fn virtual_service(service: &Object<Value>, ports: &[MeshPort<'_>], services: &S
 }
 
 /// Somebody else's EnvoyFilter that changes the network filters of one of our listeners.
-fn conflict(filter: &Object<Value>, port: &MeshPort<'_>) -> Option<Problem> {
-    let listeners = port.listeners();
+fn conflict(filter: &Object<Value>, port: u16, listeners: &[String]) -> Option<Problem> {
     let patches = filter.spec["configPatches"].as_array()?;
     let index = patches.iter().position(|patch| {
         let of = &patch["match"]["listener"];
         let ours = of["name"].as_str().is_none_or(|name| listeners.iter().any(|ours| ours == name))
-            && of["portNumber"].as_u64().is_none_or(|number| number == u64::from(port.number))
+            && of["portNumber"].as_u64().is_none_or(|number| number == u64::from(port))
             && patch["match"]["context"] != "SIDECAR_INBOUND"
             && patch["match"]["context"] != "GATEWAY";
         let operation = patch["patch"]["operation"].as_str().unwrap_or_default();

@@ -25,7 +25,7 @@ mod xds;
 use serde::Serialize;
 
 use self::ports::Shape;
-pub(crate) use self::xds::san_match;
+pub(crate) use self::xds::{san_match, upstream_tls};
 pub use self::{
     desired::{Desired, DesiredKind},
     facts::{Facts, LOOKED_AT, Workload},

@@ -13,6 +13,8 @@ use crate::{
     problem::Origin,
 };
 
+pub(super) use crate::compile::Side;
+
 /// Istio has dynamic modules since 1.31.
 const PROXY_VERSION: &str = r"^1\.(3[1-9]|[4-9][0-9])|^[2-9]\.";
 
@@ -22,13 +24,6 @@ const LISTENER_FILTER: &str =
     "type.googleapis.com/envoy.extensions.filters.listener.dynamic_modules.v3.DynamicModuleListenerFilter";
 const NETWORK_FILTER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter";
-
-/// Whose side of a call a sidecar is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Client,
-    Server,
-}
 
 impl Side {
     const fn context(self) -> &'static str {

@@ -204,12 +204,7 @@ impl Scope<'_> {
     fn destination(&self, to: &Destination, field: &str) -> Result<Value> {
         let host = self.services.host_of(&to.host, &self.router.metadata);
         let codec = &self.protocol.codec.name;
-        let speaks = |port: &&crate::compile::Port| {
-            port.host == host
-                && port.protocol.as_ref().is_some_and(|protocol| &protocol.codec.name == codec)
-                && to.port.is_none_or(|wanted| wanted.number == port.number)
-        };
-        if self.services.ports().find(speaks).is_none() {
+        if !self.services.speaks(&host, to.port.map(|port| port.number), codec) {
             let reason = if self.services.has_host(&host) {
                 format!("`{host}` has no such port that speaks {codec}")
             } else {

@@ -94,10 +94,16 @@ fn transport_socket(host: &str, tls: &ServiceTls) -> Value {
                 json!({"trusted_ca": {"inline_string": pem}, "match_typed_subject_alt_names": names});
         }
     }
+    upstream_tls(host, &context)
+}
+
+/// TLS towards a host, by this `CommonTlsContext`.
+pub(crate) fn upstream_tls(host: &str, context: &Value) -> Value {
     let mut config = json!({
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         "common_tls_context": context,
     });
+    // An address is no server name.
     if host.parse::<IpAddr>().is_err() {
         config["sni"] = json!(host);
     }
