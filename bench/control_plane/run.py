@@ -37,7 +37,7 @@ class Bench:
         stand.flood(*[item for index in self.tcp for item in mesh.tcp(index)],
                     *[item for index in self.native for item in mesh.native(index)],
                     *[mesh.virtual_service(index) for index in self.native[:options.routers]])
-        self.istiod = Sidecars(stand, "istiod-sidecars", stand.istiod_grpc, options.istiod, *MODULE)
+        self.istiod = Sidecars(stand, "istiod-sidecars", stand.ports.grpc, options.istiod, *MODULE)
         self.istiod.quiet()
         result["istiod_push_cpu_without"] = self.istiod_pushes()
         stand.flood(*[mesh.router(index) for index in self.tcp])

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "integration-tests"), str(ROOT / "integration-tests" / "istio"), str(ROOT / "scripts" / "testbed")]
 
+import istiod  # noqa: E402
 from apiserver import Cluster  # noqa: E402
 from harness import free_port, wait_until  # noqa: E402
 
@@ -28,27 +29,17 @@ class Stand:
         self.binaries, self.folder = binaries, folder
         self.cluster = Cluster(binaries, folder)
         self.kube, self.children = self.cluster.kube, self.cluster.children
-        self.istiod_grpc, self.istiod_http, self.istiod_metrics = free_port(), free_port(), free_port()
+        self.ports = istiod.Ports(*(free_port() for _ in istiod.Ports._fields))
 
     def up(self):
         self.cluster.up()
         self.kube.namespace(NAMESPACE)
-        mesh = self.folder / "mesh.yaml"
-        mesh.write_text(json.dumps({"enableTracing": False, "defaultProviders": {}}))
-        environment = os.environ | {
-            "POD_NAME": "istiod-1", "POD_NAMESPACE": "istio-system", "REVISION": "default", "CLUSTER_ID": "Kubernetes",
-            "PILOT_ENABLE_GATEWAY_API": "false", "ISTIOD_CUSTOM_HOST": "istiod.istio-system.svc",
-            "INJECTION_WEBHOOK_CONFIG_NAME": "", "VALIDATION_WEBHOOK_CONFIG_NAME": ""}
-        at = "127.0.0.1"
-        self.istiod = self.children.start(
-            [self.binaries / "pilot-discovery", "discovery", "--kubeconfig", self.kube.kubeconfig, "--namespace", "istio-system",
-             "--meshConfig", mesh, "--grpcAddr", f"{at}:{self.istiod_grpc}", "--secureGRPCAddr", f"{at}:{free_port()}", "--httpAddr",
-             f"{at}:{self.istiod_http}", "--httpsAddr", f"{at}:{free_port()}", "--monitoringAddr", f"{at}:{self.istiod_metrics}",
-             "--ctrlz_address", at, "--ctrlz_port", "0"], self.folder / "istiod.log", env=environment, cwd=self.folder)
+        self.istiod = istiod.start(self.children, self.binaries, self.kube.kubeconfig, self.folder, "127.0.0.1", self.ports, {},
+                                   PILOT_ENABLE_GATEWAY_API="false")
         wait_until(lambda: self.pilot("/ready") is not None, "istiod", 90)
 
     def pilot(self, path: str) -> str | None:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.istiod_http}{path}", timeout=60) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports.http}{path}", timeout=60) as answer:
             return answer.read().decode()
 
     def down(self):

@@ -1,5 +1,6 @@
 """A Kubernetes API server without a mesh, and our control plane under the rights that the chart gives it."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -77,6 +78,16 @@ class Cluster:
 
     def replica(self, name: str, *options: str) -> "Replica":
         return Replica(self, name, ("--stock-envoy", *options))
+
+    @contextlib.contextmanager
+    def leading(self, name: str):
+        """A replica that has the lease, as long as it is used."""
+        replica = self.replica(name).start()
+        try:
+            wait_until(replica.is_leader, "the lease", 30)
+            yield replica
+        finally:
+            replica.stop()
 
     def down(self):
         self.children.close()

@@ -4,20 +4,20 @@ Istio's own Envoy extensions are not in stock Envoy, so istiod runs without them
 """
 
 import itertools
-import json
-import os
 import pathlib
 import urllib.request
 
 import fetch
 import injection
+import istiod
 from harness import wait_until
+from istiod import ROOT_NAMESPACE
 from kube import Kubernetes
 from pod import Pod
 from processes import BRIDGE, Registry, remove_namespace, sh
 
 SUBNET = "10.91.0"
-ROOT_NAMESPACE = "istio-system"
+ISTIOD = istiod.Ports(15010, 15012, 8080, 15017, 15014)
 ISTIO_VERSION = "1.31.0"
 
 
@@ -132,18 +132,10 @@ class Bed:
     def istiod(self):
         if not fetch.injection_obstacle():
             self.kube.apply(injection.config_map(fetch.injection(), ROOT_NAMESPACE))
-        mesh = self.folder / "mesh.yaml"
-        mesh.write_text(json.dumps({"accessLogFile": "access.log", "accessLogEncoding": "JSON", "enableTracing": False,
-                                    "defaultProviders": {}, "defaultConfig": {"discoveryAddress": "istiod.istio-system.svc:15012"}}))
-        environment = os.environ | {
-            "PILOT_ENABLE_METADATA_EXCHANGE": "false", "PILOT_ENABLE_ALPN_FILTER": "false", "POD_NAME": "istiod-1",
-            "POD_NAMESPACE": ROOT_NAMESPACE, "REVISION": "default", "CLUSTER_ID": "Kubernetes", "PILOT_ENABLE_GATEWAY_API": "true",
-            "ISTIOD_CUSTOM_HOST": "istiod.istio-system.svc", "INJECTION_WEBHOOK_CONFIG_NAME": "", "VALIDATION_WEBHOOK_CONFIG_NAME": ""}
-        self.registry.start(
-            [self.binaries / "pilot-discovery", "discovery", "--kubeconfig", self.kubeconfig, "--namespace", ROOT_NAMESPACE,
-             "--meshConfig", mesh, "--grpcAddr", f"{self.host}:15010", "--secureGRPCAddr", f"{self.host}:15012",
-             "--httpAddr", f"{self.host}:8080", "--httpsAddr", f"{self.host}:15017", "--monitoringAddr", f"{self.host}:15014",
-             "--ctrlz_address", "127.0.0.1", "--ctrlz_port", "0"], self.folder / "istiod.log", env=environment, cwd=self.folder)
+        mesh = {"accessLogFile": "access.log", "accessLogEncoding": "JSON",
+                "defaultConfig": {"discoveryAddress": "istiod.istio-system.svc:15012"}}
+        istiod.start(self.registry, self.binaries, self.kubeconfig, self.folder, self.host, ISTIOD, mesh,
+                     PILOT_ENABLE_METADATA_EXCHANGE="false", PILOT_ENABLE_ALPN_FILTER="false", PILOT_ENABLE_GATEWAY_API="true")
         wait_until(lambda: self.pilot("/ready") is not None, "istiod", 90)
 
     def pilot(self, path: str, port=8080) -> str:

@@ -27,6 +27,13 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture
+def controller(cluster):
+    """The replica of one test."""
+    with cluster.leading("controller") as replica:
+        yield replica
+
+
+@pytest.fixture
 def space(cluster, request):
     """A namespace of the test's own."""
     name = re.sub("[^a-z0-9]+", "-", request.node.name.lower())[:60].strip("-")
@@ -39,6 +46,13 @@ def service(space: str, name="orders", codec="thrift", port=9090, **port_fields)
     fields = {"name": "rpc", "port": port, "appProtocol": f"meltemi.dev/{codec}"} | port_fields
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": space},
             "spec": {"selector": {"app": name}, "ports": [fields]}}
+
+
+def tcp_service(space: str, name="orders") -> dict:
+    """On a port of the tcp shape."""
+    item = service(space, name)
+    item["spec"]["ports"] = [{"name": "tcp-metaprotocol-thrift", "port": 9090}]
+    return item
 
 
 def router(space: str, name="orders", host=None, **spec) -> dict:

@@ -3,9 +3,7 @@
 import json
 import subprocess
 
-import pytest
-
-from cluster_objects import cluster, condition, events, router, service, space  # noqa: F401
+from cluster_objects import cluster, condition, controller, events, router, service, space, tcp_service  # noqa: F401
 from harness import DIST, wait_until
 
 PROXY = {"name": "istio-proxy", "image": "istio/proxyv2:1.31.0", "env": [{"name": "ENVOY_DYNAMIC_MODULES_SEARCH_PATH", "value": "/m"}]}
@@ -31,18 +29,8 @@ def policy(space: str, path="/hello") -> dict:
 
 def bills(space: str) -> list[dict]:
     """A Service of the tcp shape, with its pod and a policy that does not fit it."""
-    item = service(space, "bills")
-    item["spec"]["ports"] = [{"name": "tcp-metaprotocol-thrift", "port": 9090}]
-    return [item, pod(space, "bills", PROXY, **CARRIER | {"app": "bills"}), policy(space)]
+    return [tcp_service(space, "bills"), pod(space, "bills", PROXY, **CARRIER | {"app": "bills"}), policy(space)]
 
-
-
-@pytest.fixture
-def controller(cluster):
-    replica = cluster.replica("controller").start()
-    wait_until(replica.is_leader, "the lease", 30)
-    yield replica
-    replica.stop()
 
 
 def test_a_cluster_before_and_after_the_control_plane(cluster, space, request):

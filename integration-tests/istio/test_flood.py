@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from cluster_objects import FILTER, cluster, condition, filters, router, service, space  # noqa: F401
+from cluster_objects import FILTER, cluster, condition, filters, router, space, tcp_service  # noqa: F401
 from harness import wait_until
 from kube import ApiError
 
@@ -32,12 +32,6 @@ def flooded(cluster, space):
         yield replica
     finally:
         replica.stop()
-
-
-def tcp_service(space: str, name: str) -> dict:
-    item = service(space, name)
-    item["spec"]["ports"] = [{"name": "tcp-metaprotocol-thrift", "port": 9090}]
-    return item
 
 
 def routed(space: str, name: str, timeout="5s") -> dict:

@@ -14,10 +14,8 @@ from kube import ApiError
 @pytest.fixture(scope="module")
 def controller(cluster):
     """The replica that all tests share unless they need others."""
-    controller = cluster.replica("shared").start()
-    wait_until(controller.is_leader, "the lease", 30)
-    yield controller
-    controller.stop()
+    with cluster.leading("shared") as controller:
+        yield controller
 
 
 # Objects

@@ -5,12 +5,12 @@ from thrift.transport.TTransport import TTransportException
 
 from calls import call, eventually, one
 from clients import client
+from echo import BOTH, two_versions
 from harness import DIST, wait_until
 from objects import authorization, destination_rule, http_route, meta_router, to, virtual_service
 from servers import Server
 
 PORT = 9091
-BOTH = {"v1: hello x", "v2: hello x"}
 
 
 def web_page(peer):
@@ -28,15 +28,7 @@ def thrift(port=PORT, **more):
 def echo(controller, space):
     """Service `echo`: two versions of a real server. Clients with and without the module. The port's `appProtocol` is all that
     is said."""
-    space.start({"client": {}, "plain": {"module": None}, "v1": {"labels": {"app": "echo", "version": "v1"}},
-                 "v2": {"labels": {"app": "echo", "version": "v2"}}})
-    for version in ("v1", "v2"):
-        space.pods[version].thrift_server(PORT)
-    service = space.service("echo", {"app": "echo"}, thrift())
-    for name in ("client", "v1", "v2"):
-        space.pods[name].has(f"meltemi.declare.{'out' if name == 'client' else 'in'}.{space.name}.echo.{PORT}")
-    eventually(space.pods["client"], service.ip, PORT, BOTH, count=20)
-    return service
+    return two_versions(space, PORT, thrift(), f"meltemi.declare.{{side}}.{space.name}.echo.{PORT}", plain={"module": None})
 
 
 def test_every_call_is_logged(space, echo):

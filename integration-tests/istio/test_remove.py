@@ -2,18 +2,8 @@
 
 import subprocess
 
-import pytest
-
-from cluster_objects import LABEL, VIRTUAL, cluster, filters, router, service, space  # noqa: F401
+from cluster_objects import LABEL, VIRTUAL, cluster, controller, filters, router, service, space  # noqa: F401
 from harness import DIST, wait_until
-
-
-@pytest.fixture
-def controller(cluster):
-    replica = cluster.replica("controller").start()
-    wait_until(replica.is_leader, "the lease", 30)
-    yield replica
-    replica.stop()
 
 
 def remove(cluster, *options: str) -> str:

@@ -4,24 +4,17 @@ import pytest
 
 from calls import call, eventually, one
 from clients import client
+from echo import BOTH, of_tcp_shape
 from harness import wait_until
 from objects import destination_rule, meta_router, to
 
 PORT = 9090
-BOTH = {"v1: hello x", "v2: hello x"}
 
 
 @pytest.fixture(scope="module")
 def echo(controller, space):
-    space.start({"client": {}, "plain": {"module": None}, "v1": {"labels": {"app": "echo", "version": "v1"}},
-                 "v2": {"labels": {"app": "echo", "version": "v2"}}})
-    for version in ("v1", "v2"):
-        space.pods[version].thrift_server(PORT)
-    service = space.service("echo", {"app": "echo"}, [{"name": "tcp-metaprotocol-thrift", "port": PORT}])
+    service = of_tcp_shape(space, PORT, plain={"module": None})
     space.apply(destination_rule("echo", service.host, "v1", "v2"))
-    for name in ("client", "v1", "v2"):
-        space.pods[name].has(f"meltemi.hcm.{'out' if name == 'client' else 'in'}.{service.host}:{PORT}")
-    eventually(space.pods["client"], service.ip, PORT, BOTH, count=20)
     return service
 
 

@@ -5,11 +5,11 @@ import pytest
 import controller as control
 from authority import Authority
 from calls import call, eventually
+from echo import BOTH, of_tcp_shape
 from harness import wait_until
 from objects import destination_rule, meta_router, to
 
 PORT = 9190
-BOTH = {"v1: hello x", "v2: hello x"}
 CALLS = "calls.log"
 
 
@@ -56,14 +56,8 @@ def secure(bed, space):
 
 @pytest.fixture(scope="module")
 def echo(secure, space):
-    space.start({"client": {}, "v1": {"labels": {"app": "echo", "version": "v1"}}, "v2": {"labels": {"app": "echo", "version": "v2"}}})
-    for version in ("v1", "v2"):
-        space.pods[version].thrift_server(PORT)
-    service = space.service("echo", {"app": "echo"}, [{"name": "tcp-metaprotocol-thrift", "port": PORT}])
+    service = of_tcp_shape(space, PORT)
     space.apply(destination_rule("echo", service.host, "v1", "v2"))
-    for name in ("client", "v1", "v2"):
-        space.pods[name].has(f"meltemi.hcm.{'out' if name == 'client' else 'in'}.{service.host}:{PORT}")
-    eventually(space.pods["client"], service.ip, PORT, BOTH, count=20)
     return service
 
 

@@ -126,6 +126,21 @@ def build():
     (TARGET / "gateway-api-crds.yaml").write_text("".join(f"---\n{text}" for text in texts))
 
 
+def fetch_programs():
+    folder = cache()
+    stamp, now = TARGET / "stamp", state(folder)
+    if stamp.exists() and stamp.read_text() == now:
+        return
+    reason = source_missing()
+    if reason:
+        say(f"SKIPPED: {reason}")
+        return
+    TARGET.mkdir(parents=True, exist_ok=True)
+    stamp.unlink(missing_ok=True)
+    unpack(folder) if folder else build()
+    stamp.write_text(now)
+
+
 def injection() -> pathlib.Path:
     """The part of Istio's chart that injection is made of."""
     return TARGET / "istiod-chart"
@@ -161,19 +176,7 @@ def main():
         if reason:
             print(reason)
         sys.exit(bool(reason))
-    folder = cache()
-    stamp, now = TARGET / "stamp", state(folder)
-    if stamp.exists() and stamp.read_text() == now:
-        fetch_injection()
-        return
-    reason = source_missing()
-    if reason:
-        say(f"SKIPPED: {reason}")
-        return
-    TARGET.mkdir(parents=True, exist_ok=True)
-    stamp.unlink(missing_ok=True)
-    unpack(folder) if folder else build()
-    stamp.write_text(now)
+    fetch_programs()
     fetch_injection()
 
 
