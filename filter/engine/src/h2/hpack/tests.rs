@@ -117,8 +117,9 @@ proptest! {
     /// Bytes that both decoders take mean the same to both.
     #[test]
     fn another_decoder_agrees(block in prop::collection::vec(byte(), 0..40)) {
-        let theirs = fluke_hpack::Decoder::new().decode(&block);
-        if let (Ok(ours), Ok(theirs)) = (read_bytes(&mut Decoder::new(), &block), theirs) {
+        // It dies of a change of the table's size that is cut off or too long, such as 63, 128, 128, 128, 130: it does not take that.
+        let theirs = std::panic::catch_unwind(|| fluke_hpack::Decoder::new().decode(&block));
+        if let (Ok(ours), Ok(Ok(theirs))) = (read_bytes(&mut Decoder::new(), &block), theirs) {
             prop_assert_eq!(ours, theirs);
         }
     }
