@@ -54,13 +54,17 @@ class Cluster:
         self.kube = Kubernetes(self.children, binaries, folder / "kubernetes")
 
     def up(self):
-        self.kube.up()
-        self.kube.namespace("istio-system")
-        self.kube.definitions(self.binaries / "istio-crds.yaml")
+        self.bare()
         ours = self.folder / "crds.yaml"
         ours.write_text(subprocess.run([DIST / "meltemi", "crds"], check=True, capture_output=True, text=True).stdout)
         self.kube.definitions(ours)
         self.account()
+
+    def bare(self):
+        """With Istio's definitions alone."""
+        self.kube.up()
+        self.kube.namespace("istio-system")
+        self.kube.definitions(self.binaries / "istio-crds.yaml")
 
     def account(self):
         """The chart's service account, with the chart's rights and no others."""
@@ -74,6 +78,10 @@ class Cluster:
                 {"apiVersion": f"{group}/v1", "kind": kind, "metadata": metadata, "rules": rules(file)},
                 {"apiVersion": f"{group}/v1", "kind": f"{kind}Binding", "metadata": metadata, "subjects": [subject],
                  "roleRef": {"apiGroup": group, "kind": kind, "name": "meltemi"}})
+        self.use_account()
+
+    def use_account(self):
+        """What replicas are from now on: the service account as it is in the cluster."""
         self.kubeconfig = self.kube.write_kubeconfig(self.folder / "account", self.kube.account_token(NAMESPACE, ACCOUNT))
 
     def replica(self, name: str, *options: str) -> "Replica":

@@ -17,7 +17,8 @@ OURS = ROOT / "install" / "istio" / "values.yaml"
 def config_map(chart: pathlib.Path, namespace: str) -> dict:
     """What Istio's chart makes of its defaults and our values."""
     values = yaml.safe_load((chart / "values.yaml").read_text())["_internal_defaults_do_not_set"]
-    templates = {"sidecar": (chart / "files" / "injection-template.yaml").read_text()}
+    templates = {"sidecar": (chart / "files" / "injection-template.yaml").read_text(),
+                 "gateway": (chart / "files" / "gateway-injection-template.yaml").read_text()}
     templates |= yaml.safe_load(OURS.read_text())["sidecarInjectorWebhook"]["templates"]
     values = {"global": values["global"], "sidecarInjectorWebhook": values["sidecarInjectorWebhook"], "revision": "",
               "pilot": {"cni": values["cni"], "env": values["env"]}, "gateways": values["gateways"]}

@@ -6,6 +6,7 @@ import pathlib
 import secrets
 import ssl
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import yaml
@@ -123,13 +124,15 @@ class Kubernetes:
         meta = item["metadata"]
         return self.path(item["apiVersion"], item["kind"], meta.get("namespace"), meta["name"])
 
-    def apply(self, *items: dict | str, manager="bed") -> dict:
-        """Server-side apply of objects, or of a YAML text of some; gives the last as it is stored."""
+    def apply(self, *items: dict | str, manager="bed", **parameters: str) -> dict:
+        """Server-side apply of objects, or of a YAML text of some; gives the last as it is stored. Parameters: of the request, such
+        as fieldValidation."""
+        query = urllib.parse.urlencode({"fieldManager": manager, "force": "true"} | parameters)
         stored = {}
         for item in items:
             for one in yaml.safe_load_all(item) if isinstance(item, str) else [item]:
                 if one:
-                    stored = self.request("PATCH", f"{self.path_of(one)}?fieldManager={manager}&force=true", one,
+                    stored = self.request("PATCH", f"{self.path_of(one)}?{query}", one,
                                           "application/apply-patch+yaml")
         return stored
 

@@ -46,13 +46,14 @@ def proxy_of(pod: dict) -> dict:
     return proxy
 
 
-def check_proxy(pod: dict):
+def check_proxy(pod: dict, role="sidecar"):
     assert pod["metadata"]["labels"]["meltemi.dev/module"] == "1" and pod["metadata"]["labels"]["app"] == "orders"
     proxy = proxy_of(pod)
-    assert "proxyv2" in proxy["image"] and proxy["args"][:2] == ["proxy", "sidecar"], "it is Istio's own proxy, whole"
+    assert "proxyv2" in proxy["image"] and proxy["args"][:2] == ["proxy", role], "it is Istio's own proxy, whole"
     assert {"name": "ENVOY_DYNAMIC_MODULES_SEARCH_PATH", "value": "/opt/meltemi/module"} in proxy["env"]
     assert {"name": "meltemi-module", "mountPath": "/opt/meltemi", "readOnly": True} in proxy["volumeMounts"]
-    assert [one["name"] for one in pod["spec"]["containers"]].count("app") == 1
+    names = [one["name"] for one in pod["spec"]["containers"] + pod["spec"]["initContainers"]]
+    assert len(set(names)) == len(names) and ("app" in names) == (role == "sidecar")
 
 
 @pytest.fixture(params=["v1.36.0", "v1.20.0"], ids=["native", "ordinary"])
@@ -73,6 +74,16 @@ def test_an_image_volume(injector, native):
     [volume] = [one for one in pod["spec"]["volumes"] if one["name"] == "meltemi-module"]
     assert volume["image"] == {"reference": IMAGE, "pullPolicy": "IfNotPresent"}
     assert (proxy_of(pod) in pod["spec"]["initContainers"]) == native
+
+
+def test_a_gateway(injector):
+    """Whose pods have no container but the proxy, by Istio's own way of saying it."""
+    pod = {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [container("istio-proxy") | {"image": "auto"}]},
+           "metadata": {"name": "edge", "namespace": "injected", "labels": {"app": "orders"},
+                        "annotations": {"inject.istio.io/templates": "meltemi,gateway"}}}
+    pod = injection.inject(injector.host, pod)
+    pod["spec"].setdefault("initContainers", [])
+    check_proxy(pod, "router")
 
 
 def test_an_init_container_ends_before_the_proxy_starts(injector, native):

@@ -30,6 +30,8 @@ ISTIO_FILES = {
     "envoy_bootstrap.json": "tools/packaging/common/envoy_bootstrap.json",
 }
 GATEWAY_KINDS = ("gatewayclasses", "gateways", "httproutes", "grpcroutes", "tcproutes", "referencegrants")
+# Of Istio's chart.
+INJECTION_FILES = ("values.yaml", "files/injection-template.yaml", "files/gateway-injection-template.yaml")
 FILES = (*PROGRAMS, *ISTIO_FILES, "gateway-api-crds.yaml")
 
 
@@ -90,12 +92,22 @@ def unpack(folder: pathlib.Path):
         partial.rename(TARGET / name)
 
 
-def go(graph: str, *arguments) -> str:
+def run_go(graph: str, *arguments) -> subprocess.CompletedProcess:
     environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
-    done = subprocess.run(["go", *map(str, arguments)], cwd=HERE / graph, env=environment, capture_output=True, text=True)
+    return subprocess.run(["go", *map(str, arguments)], cwd=HERE / graph, env=environment, capture_output=True, text=True)
+
+
+def go(graph: str, *arguments) -> str:
+    done = run_go(graph, *arguments)
     if done.returncode:
         sys.exit(f"testbed: go {' '.join(map(str, arguments))} in {HERE / graph} failed:\n{done.stderr[-4000:]}")
     return done.stdout.strip()
+
+
+def pin(graph: str, module: str) -> str:
+    """The version of a module that a graph names."""
+    lines = map(str.split, (HERE / graph / "go.mod").read_text().splitlines())
+    return next(words[1] for words in lines if words[:1] == [module])
 
 
 def flags(graph: str) -> str:
@@ -147,15 +159,14 @@ def injection() -> pathlib.Path:
 
 
 def injection_obstacle() -> str | None:
-    return None if injection().exists() else "Istio's chart is not here; it comes from its Go module"
+    return None if all((injection() / name).exists() for name in INJECTION_FILES) else "Istio's chart is not here; it comes from its Go module"
 
 
 def fetch_injection():
     """Istio's chart is in no cache of binaries. Without Go, or without its module, tests of injection are skipped."""
-    if injection().exists() or not shutil.which("go"):
+    if not injection_obstacle() or not shutil.which("go"):
         return
-    pin = next(line.split() for line in (HERE / "istio" / "go.mod").read_text().splitlines() if line.split()[:1] == ["istio.io/istio"])
-    done = subprocess.run(["go", "mod", "download", "-json", f"{pin[0]}@{pin[1]}"], cwd=HERE / "istio", capture_output=True, text=True)
+    done = run_go("istio", "mod", "download", "-json", f"istio.io/istio@{pin('istio', 'istio.io/istio')}")
     if done.returncode:
         say(f"SKIPPED Istio's chart: {done.stderr.strip()[-300:]}")
         return
@@ -163,9 +174,33 @@ def fetch_injection():
     partial = injection().with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "files").mkdir(parents=True)
-    for name in ("values.yaml", "files/injection-template.yaml"):
+    for name in INJECTION_FILES:
         (partial / name).write_bytes((chart / name).read_bytes())
+    shutil.rmtree(injection(), ignore_errors=True)
     partial.rename(injection())
+
+
+def helm() -> pathlib.Path:
+    """Helm, in the version that is pinned."""
+    return TARGET / f"helm-{pin('helm', 'helm.sh/helm/v4')}"
+
+
+def helm_obstacle() -> str | None:
+    return None if helm().exists() else "Helm is not here; it is built from its Go module"
+
+
+def fetch_helm():
+    """Helm is in no cache of binaries either. Without Go, or without its modules, the test of our chart is skipped."""
+    if helm().exists() or not shutil.which("go"):
+        return
+    say("building Helm from Go modules: about 2 minutes on two free cores ...")
+    partial = TARGET / "helm.partial"
+    TARGET.mkdir(parents=True, exist_ok=True)
+    done = run_go("helm", "build", "-trimpath", "-ldflags", "-s -w", "-o", partial, "helm.sh/helm/v4/cmd/helm")
+    if done.returncode:
+        say(f"SKIPPED Helm: {done.stderr.strip()[-300:]}")
+        return
+    partial.rename(helm())
 
 
 def main():
@@ -178,6 +213,7 @@ def main():
         sys.exit(bool(reason))
     fetch_programs()
     fetch_injection()
+    fetch_helm()
 
 
 if __name__ == "__main__":
