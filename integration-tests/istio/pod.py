@@ -23,16 +23,17 @@ JAVA = ["java", "-XX:TieredStopAtLevel=1", "-Xmx256m", "--add-opens", "java.base
 
 
 class Pod:
-    """`module`: the folder with libmeltemi.so, or None for a pod that was injected without it."""
+    """`module`: the folder with libmeltemi.so, or None for a pod that was injected without it. `gateway`: its proxy is no sidecar, but
+    listens by itself."""
 
     def __init__(self, space, name: str, number: int, labels: dict, envoy: pathlib.Path | None, module: pathlib.Path | None,
-                 account: str, istio_version: str, certificates=False):
+                 account: str, istio_version: str, certificates=False, gateway=False):
         self.space, self.bed, self.name = space, space.bed, name
         self.ip, self.netns, self.link = self.bed.address(number), f"meltemi-{number}", f"meltemi{number}"
         self.labels, self.envoy, self.module = dict(labels), envoy, module
         if module:
             self.labels["meltemi.dev/module"] = "1"
-        self.account, self.istio_version, self.certificates = account, istio_version, certificates
+        self.account, self.istio_version, self.certificates, self.gateway = account, istio_version, certificates, gateway
         self.folder = self.bed.folder / space.name / name
         self.processes: dict[str, Process] = {}
 
@@ -48,7 +49,7 @@ class Pod:
         hosts = pathlib.Path("/etc/netns") / self.netns
         hosts.mkdir(parents=True, exist_ok=True)
         (hosts / "hosts").write_text(f"127.0.0.1 localhost\n{bed.host} istiod.istio-system.svc\n")
-        if self.envoy:
+        if self.envoy and not self.gateway:
             # As Istio's own; the second and third are for pods that call themselves by a Service.
             for rule in ("-N OUT", "-A OUTPUT -p tcp -j OUT", "-A OUT -s 127.0.0.6/32 -o lo -j RETURN",
                          f"-A OUT ! -d 127.0.0.1/32 -o lo -p tcp -m owner --uid-owner {PROXY_UID} -j REDIRECT --to-ports 15006",
@@ -59,7 +60,7 @@ class Pod:
 
     def object(self):
         labels = dict(self.labels)
-        if self.envoy:
+        if self.envoy and not self.gateway:
             labels |= {"security.istio.io/tlsMode": "istio", "service.istio.io/canonical-name": self.labels.get("app", self.name)}
         pod = self.meta = {
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "namespace": self.space.name, "labels": labels},
@@ -93,7 +94,7 @@ class Pod:
             # What istiod's CA has signed for this pod, as files for the application.
             environment["OUTPUT_CERTS"] = str(folder / "etc/istio/pod")
         self.start("agent", "setpriv", "--reuid", PROXY_UID, "--regid", PROXY_UID, "--clear-groups", bed.binaries / "pilot-agent",
-                   "proxy", "sidecar", "--domain", f"{self.space.name}.svc.cluster.local", "--proxyLogLevel=warning",
+                   "proxy", "router" if self.gateway else "sidecar", "--domain", f"{self.space.name}.svc.cluster.local", "--proxyLogLevel=warning",
                    "--templateFile", folder / "bootstrap.json", env=environment, cwd=folder)
 
     def ready(self):

@@ -3,7 +3,8 @@
 import json
 import subprocess
 
-from cluster_objects import cluster, condition, controller, events, router, service, space, tcp_service  # noqa: F401
+from cluster_objects import (FILTER, cluster, condition, controller, events, router, service, space, tcp_service,  # noqa: F401
+                             within_two_seconds)
 from harness import DIST, wait_until
 
 PROXY = {"name": "istio-proxy", "image": "istio/proxyv2:1.31.0", "env": [{"name": "ENVOY_DYNAMIC_MODULES_SEARCH_PATH", "value": "/m"}]}
@@ -80,6 +81,28 @@ def test_events_tell_of_objects_of_istio_that_do_not_fit(cluster, space, control
     # What was said of objects of others touches nothing of ours.
     kube.apply(router(space))
     wait_until(lambda: condition(kube, router(space), "Programmed").get("status") == "True", "programmed", 10)
+
+
+def test_gateways(cluster, space, controller):
+    """One that can no longer take calls goes on as it was, and is told of."""
+    def gateway(codec: str) -> dict:
+        return {"apiVersion": "networking.istio.io/v1", "kind": "Gateway",
+                "metadata": {"name": "edge", "namespace": space, "annotations": {"meltemi.dev/codec": codec}},
+                "spec": {"selector": {"gateway": space},
+                         "servers": [{"port": {"number": 9090, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}]}}
+
+    def written() -> dict | None:
+        return cluster.kube.get(*FILTER, f"meltemi-gateway-{space}-edge", "istio-system")
+    cluster.kube.apply(gateway("thrift"))
+    good = within_two_seconds(written, "the filter of the gateway")
+    cluster.kube.apply(gateway("gopher"))
+    [told] = wait_until(lambda: events(cluster.kube, "edge"), "an event", 10)
+    assert told["type"] == "Warning" and "there is no codec `gopher`" in told["note"], told
+    assert written()["spec"] == good["spec"]
+    code, text = meltemi(cluster, "check")
+    assert code == 1 and f"error: Gateway {space}/edge: metadata.annotations[meltemi.dev/codec]: there is no codec `gopher`" in text, text
+    cluster.kube.delete(gateway("gopher"))
+    within_two_seconds(lambda: written() is None, "the filter to go")
 
 
 def test_without_a_cluster_it_says_so(tmp_path):

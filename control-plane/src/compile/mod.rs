@@ -51,6 +51,12 @@ pub struct Compiled {
 pub fn compile(model: &Model) -> Compiled {
     let mut problems = Vec::new();
     let services = Services::new(model, &mut problems);
+    problems.extend(
+        model
+            .gateways
+            .iter()
+            .map(|gateway| gateway.origin.warning("", "a standalone proxy has no gateways: it was passed over")),
+    );
     let mut output = Output { snapshot: Snapshot::default(), secrets: BTreeSet::new() };
     for port in services.ports() {
         cluster::add(port, &services, &mut output, &mut problems);

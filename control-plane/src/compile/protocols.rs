@@ -65,6 +65,7 @@ impl<'n> Naming<'n> {
 }
 
 /// Which codec each protocol name stands for.
+#[derive(Debug)]
 pub(super) struct Protocols<'a> {
     declared: HashMap<&'a str, &'a Object<ApplicationProtocol>>,
 }
@@ -106,37 +107,42 @@ impl<'a> Protocols<'a> {
         problems: &mut Vec<Problem>,
     ) -> Option<Protocol> {
         let (name, said_at) = naming.says(metadata, field)?;
-        let declared = self.declared.get(name).map(|object| &object.spec);
-        let codec = declared.map_or(name, |spec| spec.codec_name());
-        let options = declared.map(|spec| spec.options.clone()).unwrap_or_default();
-        let entry = match entry_of(codec) {
-            Ok(entry) => entry,
-            Err((_, reason)) => {
+        let mut protocol = match self.named(name) {
+            Ok(protocol) => protocol,
+            Err(reason) => {
                 problems.push(origin.error(said_at, reason));
                 return None;
             }
         };
-        let built = (entry.build)(&Options(options.clone())).ok()?;
-        let mut limits = LimitsConfig::default();
-        if let Some(bytes) = declared.and_then(|spec| spec.max_frame_bytes) {
-            limits.max_frame_bytes = bytes;
-        }
-        let mut mode = declared.map(|spec| spec.mode).unwrap_or_default();
         let annotation = format!("{MODE_ANNOTATION}{number}");
         match metadata.annotations.get(&annotation).map(String::as_str) {
             None => {}
-            Some("request") => mode = Mode::Request,
-            Some("connection") => mode = Mode::Connection,
+            Some("request") => protocol.mode = Mode::Request,
+            Some("connection") => protocol.mode = Mode::Connection,
             Some(other) => {
                 let reason = format!("`{other}` is neither `request` nor `connection`");
                 problems.push(origin.error(format!("metadata.annotations[{annotation}]"), reason));
             }
         }
-        Some(Protocol {
+        Some(protocol)
+    }
+
+    /// The protocol of this name, or why there is none.
+    pub(super) fn named(&self, name: &str) -> Result<Protocol, String> {
+        let declared = self.declared.get(name).map(|object| &object.spec);
+        let codec = declared.map_or(name, |spec| spec.codec_name());
+        let options = declared.map(|spec| spec.options.clone()).unwrap_or_default();
+        let entry = entry_of(codec).map_err(|(_, reason)| reason)?;
+        let built = (entry.build)(&Options(options.clone())).map_err(|error| error.reason)?;
+        let mut limits = LimitsConfig::default();
+        if let Some(bytes) = declared.and_then(|spec| spec.max_frame_bytes) {
+            limits.max_frame_bytes = bytes;
+        }
+        Ok(Protocol {
             codec: CodecConfig { name: codec.to_owned(), options },
             capabilities: built.capabilities(),
             service_aliases: entry.service_aliases,
-            mode,
+            mode: declared.map(|spec| spec.mode).unwrap_or_default(),
             limits,
         })
     }

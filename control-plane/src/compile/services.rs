@@ -49,6 +49,7 @@ pub struct PortEndpoint {
 /// All services, and what belongs to them.
 #[derive(Debug)]
 pub struct Services<'a> {
+    protocols: Protocols<'a>,
     ports: BTreeMap<(String, u16), Port>,
     /// We make the listeners, so two ports cannot have the same address.
     own_listeners: bool,
@@ -70,16 +71,16 @@ impl<'a> Services<'a> {
     }
 
     fn collect(model: &'a Model, own_listeners: bool, problems: &mut Vec<Problem>) -> Self {
-        let protocols = Protocols::new(model, problems);
         let mut services = Self {
+            protocols: Protocols::new(model, problems),
             ports: BTreeMap::new(),
             own_listeners,
             slices: slices_by_service(model),
             rules: HashMap::new(),
             routers: HashMap::new(),
         };
-        services.add_service_entries(model, &protocols, problems);
-        services.add_kubernetes(model, &protocols, problems);
+        services.add_service_entries(model, problems);
+        services.add_kubernetes(model, problems);
         for rule in &model.destination_rules {
             services.add_rule(rule, problems);
         }
@@ -120,6 +121,11 @@ impl<'a> Services<'a> {
 
     fn ports_of(&self, host: &str) -> impl Iterator<Item = &Port> {
         self.ports.range((host.to_owned(), 0)..=(host.to_owned(), u16::MAX)).map(|(_, port)| port)
+    }
+
+    /// The protocol of this name, or why there is none.
+    pub(crate) fn protocol(&self, name: &str) -> Result<Protocol, String> {
+        self.protocols.named(name)
     }
 
     /// Whether a service speaks what the codec does, on this port if there is one.
@@ -210,7 +216,7 @@ impl<'a> Services<'a> {
         }
     }
 
-    fn add_service_entries(&mut self, model: &Model, protocols: &Protocols, problems: &mut Vec<Problem>) {
+    fn add_service_entries(&mut self, model: &Model, problems: &mut Vec<Problem>) {
         for entry in &model.service_entries {
             let spec = &entry.spec;
             for (order, host) in spec.hosts.iter().enumerate() {
@@ -251,7 +257,8 @@ impl<'a> Services<'a> {
                             labels: BTreeMap::new(),
                         });
                     }
-                    let protocol = protocols.of(&named, &entry.metadata, port.number, &entry.origin, &field, problems);
+                    let protocol =
+                        self.protocols.of(&named, &entry.metadata, port.number, &entry.origin, &field, problems);
                     if shares && protocol.is_some() {
                         let reason =
                             "was left out: each of several hosts needs an address of its own in spec.addresses";
@@ -277,7 +284,7 @@ impl<'a> Services<'a> {
         }
     }
 
-    fn add_kubernetes(&mut self, model: &Model, protocols: &Protocols, problems: &mut Vec<Problem>) {
+    fn add_kubernetes(&mut self, model: &Model, problems: &mut Vec<Problem>) {
         for service in &model.services {
             let metadata = &service.metadata;
             let ips = service.spec.cluster_ips.iter().chain(&service.spec.cluster_ip).filter(|ip| *ip != "None");
@@ -308,7 +315,7 @@ impl<'a> Services<'a> {
                     app_protocol: port.app_protocol.as_deref(),
                     app_protocol_field: "appProtocol",
                 };
-                let protocol = protocols.of(&named, metadata, port.port, &service.origin, &field, problems);
+                let protocol = self.protocols.of(&named, metadata, port.port, &service.origin, &field, problems);
                 let port = Port {
                     origin: service.origin.clone(),
                     annotations: metadata.annotations.clone(),

@@ -107,7 +107,20 @@ fn virtual_service(service: &Object<Value>, ports: &[MeshPort<'_>], services: &S
     let hosts = service.spec["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str).map(full);
     let hosts: Vec<String> = hosts.collect();
     let ours = |port: &&MeshPort<'_>| port.shape != Shape::Tcp && hosts.iter().any(|host| host == port.host);
-    let Some(from) = ports.iter().find(ours) else { return };
+    if let Some(from) = ports.iter().find(ours) {
+        destinations(service, &from.protocol.codec.name, from.host, services, output);
+    }
+}
+
+/// Where the routes of `from` lead.
+pub(super) fn destinations(
+    service: &Object<Value>,
+    codec: &str,
+    from: &str,
+    services: &Services<'_>,
+    output: &mut Compiled,
+) {
+    let full = |host: &str| services.host_of(host, &service.metadata);
     let routes = service.spec["http"].as_array().into_iter().flatten().enumerate();
     for (index, route) in routes {
         let to = route["route"].as_array().into_iter().flatten().enumerate();
@@ -118,11 +131,8 @@ fn virtual_service(service: &Object<Value>, ports: &[MeshPort<'_>], services: &S
             let Some(host) = destination["host"].as_str().map(full) else { continue };
             // What is no port's number is as good as 0, which no port has.
             let number = destination["port"]["number"].as_u64().map(|number| number.try_into().unwrap_or(0));
-            if !services.speaks(&host, number, &from.protocol.codec.name) {
-                let reason = format!(
-                    "`{host}` has no port that speaks {}, so calls of {} fail there",
-                    from.protocol.codec.name, from.host
-                );
+            if !services.speaks(&host, number, codec) {
+                let reason = format!("`{host}` has no port that speaks {codec}, so calls of {from} fail there");
                 let field = format!("spec.http[{index}].{field}.host");
                 output.problems.push(service.origin.error(field, reason));
             }

@@ -13,6 +13,7 @@
 mod check;
 mod desired;
 mod facts;
+mod gateway;
 mod native;
 mod patch;
 mod ports;
@@ -115,6 +116,7 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
         planned.objects = output.desired.iter().skip(before).map(Desired::display).collect();
         output.plan.push(planned);
     }
+    gateway::add(model, &services, facts, options, &mut output);
     check::add(&ports, &services, facts, &mut output);
     virtual_service::add(model, &services, &ports, &mut output);
     if ports.iter().any(|port| port.shape == Shape::Tcp)

@@ -15,7 +15,7 @@ use super::{
 /// What a server's sidecar is told of a connection: both names of HTTP that Istio's inbound chains know.
 const INBOUND_PROTOCOLS: [&str; 2] = ["istio-http/1.1", "h2c"];
 /// Makes a client's sidecar offer `istio-http/1.1`, which a server's sidecar without the module would take for HTTP.
-const ALPN_FILTER: &str = "istio.alpn";
+pub(super) const ALPN_FILTER: &str = "istio.alpn";
 /// Of Istio: connections whose port is found out later.
 pub(super) const INBOUND: &str = "virtualInbound";
 

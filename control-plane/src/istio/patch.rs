@@ -64,8 +64,14 @@ impl Place<'_> {
     }
 }
 
+/// A patch of sidecars' configuration.
 fn patch(apply_to: &str, side: Side, place: (&str, Value), operation: &str, value: Value) -> Value {
-    let mut of = json!({"context": side.context(), "proxy": {"proxyVersion": PROXY_VERSION}});
+    patch_in(side.context(), apply_to, place, operation, value)
+}
+
+/// A patch in one of Istio's contexts.
+pub(super) fn patch_in(context: &str, apply_to: &str, place: (&str, Value), operation: &str, value: Value) -> Value {
+    let mut of = json!({"context": context, "proxy": {"proxyVersion": PROXY_VERSION}});
     of[place.0] = place.1;
     let mut what = json!({"operation": operation});
     if !value.is_null() {
@@ -94,7 +100,12 @@ fn discovered(name: &str, kind: &str) -> Value {
 /// A network filter in front of `before`.
 pub(super) fn insert(place: &Place<'_>, before: &str, name: &str) -> Value {
     let chain = place.listener(json!({"filter": {"name": before}}));
-    patch("NETWORK_FILTER", place.side, ("listener", chain), "INSERT_BEFORE", discovered(name, NETWORK_FILTER))
+    patch("NETWORK_FILTER", place.side, ("listener", chain), "INSERT_BEFORE", network_filter(name))
+}
+
+/// A network filter that istiod serves by ECDS.
+pub(super) fn network_filter(name: &str) -> Value {
+    discovered(name, NETWORK_FILTER)
 }
 
 /// Another filter in the place of `tcp_proxy`.
@@ -116,7 +127,12 @@ pub(super) fn remove_http_filter(place: &Place<'_>, name: &str) -> Value {
 
 /// The bridge on the clusters that `cluster` matches.
 pub(super) fn bridge(side: Side, cluster: Value, config: &OutletConfig) -> Value {
-    let upstream = json!({"upstream_config": {
+    patch("CLUSTER", side, ("cluster", cluster), "MERGE", upstream(config))
+}
+
+/// What makes a cluster one with the bridge.
+pub(super) fn upstream(config: &OutletConfig) -> Value {
+    json!({"upstream_config": {
         "name": "envoy.upstreams.http.dynamic_modules",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.upstreams.http.dynamic_modules.v3.Config",
@@ -124,8 +140,7 @@ pub(super) fn bridge(side: Side, cluster: Value, config: &OutletConfig) -> Value
             "bridge_name": "outlet",
             "bridge_config": config_of(config),
         },
-    }});
-    patch("CLUSTER", side, ("cluster", cluster), "MERGE", upstream)
+    }})
 }
 
 /// The configuration of an inlet, for istiod to serve by ECDS. Names are global to a proxy.

@@ -167,7 +167,7 @@ fn of_service<'a>(
     shape: Shape,
     services: &Services<'_>,
 ) -> Option<MeshPort<'a>> {
-    let slices: Vec<&EndpointSlice> = services.slices_of(&service.metadata).iter().map(|slice| &slice.spec).collect();
+    let slices = services.slices_of(&service.metadata);
     let ips = service.spec.cluster_ips.iter().chain(&service.spec.cluster_ip);
     let mut addresses: Vec<IpAddr> = Vec::new();
     for ip in ips.filter_map(|ip| ip.parse().ok()) {
@@ -177,22 +177,11 @@ fn of_service<'a>(
     }
     let headless = addresses.is_empty();
     if headless {
-        let pods = slices.iter().flat_map(|slice| &slice.endpoints).flat_map(|endpoint| &endpoint.addresses);
+        let pods = slices.iter().flat_map(|slice| &slice.spec.endpoints).flat_map(|endpoint| &endpoint.addresses);
         addresses = pods.filter_map(|address| address.parse().ok()).collect();
         addresses.sort_unstable();
         addresses.dedup();
     }
-    let targets = match &port.target_port {
-        None => BTreeSet::from([port.port]),
-        Some(TargetPort::Number(number)) => BTreeSet::from([*number]),
-        // The slices say what the pods' containers call it.
-        Some(TargetPort::Name(_)) => slices
-            .iter()
-            .flat_map(|slice| &slice.ports)
-            .filter(|named| named.name.as_deref().unwrap_or_default() == port.name)
-            .map(|named| named.port)
-            .collect(),
-    };
     Some(MeshPort {
         origin: &service.origin,
         namespace: &service.metadata.namespace,
@@ -203,9 +192,24 @@ fn of_service<'a>(
         protocol: compiled.protocol.as_ref()?,
         addresses,
         headless,
-        targets,
+        targets: targets(port, slices),
         selector: &service.spec.selector,
     })
+}
+
+/// The numbers of a port in the pods behind it.
+pub(super) fn targets(port: &ServicePort, slices: &[&Object<EndpointSlice>]) -> BTreeSet<u16> {
+    match &port.target_port {
+        None => BTreeSet::from([port.port]),
+        Some(TargetPort::Number(number)) => BTreeSet::from([*number]),
+        // The slices say what the pods' containers call it.
+        Some(TargetPort::Name(_)) => slices
+            .iter()
+            .flat_map(|slice| &slice.spec.ports)
+            .filter(|named| named.name.as_deref().unwrap_or_default() == port.name)
+            .map(|named| named.port)
+            .collect(),
+    }
 }
 
 fn of_entry<'a>(entry: &'a Object<ServiceEntry>, compiled: &'a Port, shape: Shape) -> Option<MeshPort<'a>> {

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod check;
+mod gateway;
 
 use serde_json::Value;
 
@@ -68,7 +69,9 @@ fn patches(desired: &Desired) -> Vec<String> {
     let all = desired.spec["configPatches"].as_array().unwrap();
     let of = |patch: &Value| {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        format!("{} {} {}", text(&patch["applyTo"]), text(&patch["patch"]["operation"]), place(patch)).trim().to_owned()
+        format!("{} {} {}", text(&patch["applyTo"]), text(&patch["patch"]["operation"]), place(patch).trim())
+            .trim()
+            .to_owned()
     };
     all.iter().map(of).collect()
 }

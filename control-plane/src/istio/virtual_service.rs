@@ -1,4 +1,4 @@
-//! A MetaRouter on a native port → a VirtualService, because there the routes are istiod's.
+//! A MetaRouter on a native port, or for gateways → a VirtualService, because there the routes are istiod's.
 
 use serde_json::{Value, json};
 
@@ -11,10 +11,10 @@ use super::{
 use crate::{
     compile::{Protocol, Services, check_regex, metadata_key},
     model::{Destination, KeyValue, MetaRouter, Model, Object, Percent, Retries, Route, StringMatch},
-    problem::Problem,
+    problem::{Problem, Severity},
 };
 
-/// Adds the VirtualServices of all MetaRouters that are about native ports.
+/// Adds the VirtualServices of all MetaRouters that are about native ports, or name gateways.
 pub(super) fn add(model: &Model, services: &Services<'_>, ports: &[MeshPort<'_>], output: &mut Compiled) {
     for router in &model.meta_routers {
         let [host] = router.spec.hosts.as_slice() else { continue };
@@ -22,21 +22,24 @@ pub(super) fn add(model: &Model, services: &Services<'_>, ports: &[MeshPort<'_>]
         if services.router_of(&host).is_none_or(|first| first.origin != router.origin) {
             continue;
         }
-        let native = |port: &&MeshPort<'_>| port.host == host && port.shape != Shape::Tcp;
-        let Some(port) = ports.iter().find(native) else { continue };
+        let mut own = ports.iter().filter(|port| port.host == host);
+        let native = own.clone().find(|port| port.shape != Shape::Tcp);
+        // Sidecars have the routes of the tcp shape from us; gateways have all of istiod.
+        let Some(port) = native.or_else(|| own.next().filter(|_| !router.spec.gateways.is_empty())) else { continue };
         let scope = Scope { router, services, protocol: port.protocol };
         let mut http = Vec::new();
         for (index, route) in router.spec.routes.iter().enumerate() {
             match scope.route(route, &format!("spec.routes[{index}]")) {
                 Ok(route) => http.push(route),
-                Err(problem) => output.problems.push(*problem),
+                Err(problem) if native.is_some() => output.problems.push(*problem),
+                Err(problem) => output.problems.push(of_gateways(*problem)),
             }
         }
         for (field, given) in [
             ("spec.localRateLimit", router.spec.local_rate_limit.is_some()),
             ("spec.globalRateLimit", router.spec.global_rate_limit.is_some()),
         ] {
-            if given {
+            if given && native.is_some() {
                 let reason = "has no place in a VirtualService; use a port named tcp-metaprotocol-<protocol>, or an \
                               EnvoyFilter with Envoy's own limits";
                 output.problems.push(router.origin.error(field, reason));
@@ -46,8 +49,8 @@ pub(super) fn add(model: &Model, services: &Services<'_>, ports: &[MeshPort<'_>]
             continue;
         }
         // As in Aeraki: a gateway comes beside the sidecars, not in their place.
-        let gateways: Vec<&str> =
-            std::iter::once("mesh").chain(router.spec.gateways.iter().map(String::as_str)).collect();
+        let mesh = native.is_some().then_some("mesh");
+        let gateways: Vec<&str> = mesh.into_iter().chain(router.spec.gateways.iter().map(String::as_str)).collect();
         output.desired.push(Desired {
             kind: DesiredKind::VirtualService,
             namespace: router.metadata.namespace.clone(),
@@ -61,6 +64,12 @@ pub(super) fn add(model: &Model, services: &Services<'_>, ports: &[MeshPort<'_>]
             }),
         });
     }
+}
+
+/// What sidecars do and gateways cannot.
+fn of_gateways(problem: Problem) -> Problem {
+    let reason = format!("gateways are without this route: {}", problem.reason);
+    Problem { severity: Severity::Warning, reason, ..problem }
 }
 
 struct Scope<'a> {

@@ -13,6 +13,9 @@ pub(super) enum Watched {
     EndpointSlice,
     ServiceEntry,
     DestinationRule,
+    Gateway,
+    /// Of the Gateway API.
+    ApiGateway,
     ApplicationProtocol,
     MetaRouter,
     /// Aeraki's of the same name: read, never written.
@@ -23,11 +26,13 @@ pub(super) enum Watched {
 }
 
 impl Watched {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Service,
         Self::EndpointSlice,
         Self::ServiceEntry,
         Self::DestinationRule,
+        Self::Gateway,
+        Self::ApiGateway,
         Self::ApplicationProtocol,
         Self::MetaRouter,
         Self::AerakiApplicationProtocol,
@@ -42,6 +47,8 @@ impl Watched {
             Self::EndpointSlice => ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
             Self::ServiceEntry => ("networking.istio.io", "v1", "ServiceEntry", "serviceentries"),
             Self::DestinationRule => ("networking.istio.io", "v1", "DestinationRule", "destinationrules"),
+            Self::Gateway => ("networking.istio.io", "v1", "Gateway", "gateways"),
+            Self::ApiGateway => ("gateway.networking.k8s.io", "v1", "Gateway", "gateways"),
             Self::ApplicationProtocol => ("meltemi.dev", "v1alpha1", "ApplicationProtocol", "applicationprotocols"),
             Self::MetaRouter => ("meltemi.dev", "v1alpha1", "MetaRouter", "metarouters"),
             Self::AerakiApplicationProtocol => {
@@ -57,11 +64,12 @@ impl Watched {
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
     }
 
-    /// What stands as its kind where people read it: Aeraki's objects are told from ours of the same name.
+    /// What stands as its kind where people read it: of two kinds of one name the less usual is told from the other.
     pub(super) const fn display(self) -> &'static str {
         match self {
             Self::AerakiApplicationProtocol => "ApplicationProtocol.metaprotocol.aeraki.io",
             Self::AerakiMetaRouter => "MetaRouter.metaprotocol.aeraki.io",
+            Self::ApiGateway => "Gateway.gateway.networking.k8s.io",
             _ => self.names().2,
         }
     }
@@ -71,9 +79,9 @@ impl Watched {
         matches!(self, Self::ApplicationProtocol | Self::MetaRouter)
     }
 
-    /// Needed by Aeraki's users alone.
-    pub(super) const fn is_of_aeraki(self) -> bool {
-        matches!(self, Self::AerakiApplicationProtocol | Self::AerakiMetaRouter)
+    /// Needed by some users alone: Aeraki's, and those of the Gateway API.
+    pub(super) const fn is_optional(self) -> bool {
+        matches!(self, Self::AerakiApplicationProtocol | Self::AerakiMetaRouter | Self::ApiGateway)
     }
 
     /// Every cluster has it; the definition of another kind may not be installed, or not yet.

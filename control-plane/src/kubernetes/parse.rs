@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::kinds::Watched;
 use crate::{
-    model::{AnyObject, MetaRouter, Metadata, Object},
+    model::{AnyObject, ApiGateway, IstioGateway, MetaRouter, Metadata, Object},
     problem::{Origin, Problem},
 };
 
@@ -38,14 +38,21 @@ pub(super) fn parse(watched: Watched, metadata: &ObjectMeta, data: &Value) -> Re
         Watched::EndpointSlice => AnyObject::EndpointSlice(flat(origin, metadata, data)?),
         Watched::ServiceEntry => AnyObject::ServiceEntry(object(origin, metadata, data)?),
         Watched::DestinationRule => AnyObject::DestinationRule(object(origin, metadata, data)?),
+        Watched::Gateway => {
+            let gateway: Object<IstioGateway> = object(origin, metadata, data)?;
+            AnyObject::Gateway(gateway.map(|_, spec| spec.into()))
+        }
+        Watched::ApiGateway => {
+            let gateway: Object<ApiGateway> = object(origin, metadata, data)?;
+            AnyObject::Gateway(gateway.map(|metadata, spec| spec.named(&metadata.name)))
+        }
         Watched::ApplicationProtocol | Watched::AerakiApplicationProtocol => {
             AnyObject::ApplicationProtocol(object(origin, metadata, data)?)
         }
         Watched::MetaRouter => AnyObject::MetaRouter(object(origin, metadata, data)?),
         Watched::AerakiMetaRouter => {
-            let mut router: Object<MetaRouter> = object(origin, metadata, data)?;
-            router.spec = router.spec.from_aeraki();
-            AnyObject::MetaRouter(router)
+            let router: Object<MetaRouter> = object(origin, metadata, data)?;
+            AnyObject::MetaRouter(router.map(|_, spec| spec.from_aeraki()))
         }
         Watched::Pod => return Err(Box::new(origin.error("", "pods have nothing to be parsed"))),
     })

@@ -110,7 +110,7 @@ pub async fn preflight(
 /// Whether the kinds that we need are there.
 async fn kinds(client: &Client) -> anyhow::Result<Vec<Finding>> {
     let mut missing: Vec<ApiResource> = Vec::new();
-    let needed = Watched::ALL.into_iter().filter(|watched| !watched.is_built_in() && !watched.is_of_aeraki());
+    let needed = Watched::ALL.into_iter().filter(|watched| !watched.is_built_in() && !watched.is_optional());
     for resource in needed.map(Watched::resource).chain(others::resources()) {
         let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
         match api.list_metadata(&ListParams::default().limit(1)).await {

@@ -16,7 +16,11 @@ pub fn check_annotations(model: &Model) -> Vec<Problem> {
     objects.flat_map(|object| check(&object)).collect()
 }
 
+/// Of gateways.
+const OF_GATEWAYS: [&str; 1] = ["codec"];
+
 fn check(object: &AnyObject) -> Vec<Problem> {
+    let is_gateway = matches!(object, AnyObject::Gateway(_));
     let ports: Option<Vec<u16>> = match object {
         AnyObject::ServiceEntry(entry) => Some(entry.spec.ports.iter().map(|port| port.number).collect()),
         AnyObject::Service(service) => Some(service.spec.ports.iter().map(|port| port.port).collect()),
@@ -24,6 +28,9 @@ fn check(object: &AnyObject) -> Vec<Problem> {
     };
     let ours = object.metadata().annotations.keys().filter_map(|key| Some((key, key.strip_prefix(OURS)?)));
     ours.filter_map(|(key, word)| {
+        if is_gateway && OF_GATEWAYS.contains(&word) {
+            return None;
+        }
         let reason = wrong(word, ports.as_deref())?;
         Some(object.origin().error(format!("metadata.annotations[{key}]"), reason))
     })
@@ -32,7 +39,8 @@ fn check(object: &AnyObject) -> Vec<Problem> {
 
 fn wrong(word: &str, ports: Option<&[u16]>) -> Option<String> {
     let Some(ports) = ports else {
-        return Some("means nothing here: only ServiceEntry and Service have annotations of ours".to_owned());
+        let reason = "means nothing here: of ours, ServiceEntry and Service have annotations, and Gateway has `codec`";
+        return Some(reason.to_owned());
     };
     if let Some(port) = word.strip_prefix(MODE) {
         if port.parse().is_ok_and(|port| ports.contains(&port)) {

@@ -1,5 +1,6 @@
 use super::{
-    ApplicationProtocol, DestinationRule, EndpointSlice, MetaRouter, Metadata, Model, Object, Service, ServiceEntry,
+    ApplicationProtocol, DestinationRule, EndpointSlice, Gateway, MetaRouter, Metadata, Model, Object, Service,
+    ServiceEntry,
 };
 use crate::problem::{Key, Origin};
 
@@ -14,6 +15,8 @@ pub enum AnyObject {
     ServiceEntry(Object<ServiceEntry>),
     /// Istio.
     DestinationRule(Object<DestinationRule>),
+    /// Istio's, or of the Gateway API.
+    Gateway(Object<Gateway>),
     /// Ours, or Aeraki's.
     MetaRouter(Object<MetaRouter>),
     /// Ours, or Aeraki's.
@@ -27,6 +30,7 @@ macro_rules! each {
             AnyObject::EndpointSlice($object) => $do,
             AnyObject::ServiceEntry($object) => $do,
             AnyObject::DestinationRule($object) => $do,
+            AnyObject::Gateway($object) => $do,
             AnyObject::MetaRouter($object) => $do,
             AnyObject::ApplicationProtocol($object) => $do,
         }
@@ -56,6 +60,7 @@ impl AnyObject {
             (Self::EndpointSlice(a), Self::EndpointSlice(b)) => a.says_the_same(b),
             (Self::ServiceEntry(a), Self::ServiceEntry(b)) => a.says_the_same(b),
             (Self::DestinationRule(a), Self::DestinationRule(b)) => a.says_the_same(b),
+            (Self::Gateway(a), Self::Gateway(b)) => a.says_the_same(b),
             (Self::MetaRouter(a), Self::MetaRouter(b)) => a.says_the_same(b),
             (Self::ApplicationProtocol(a), Self::ApplicationProtocol(b)) => a.says_the_same(b),
             _ => false,
@@ -77,6 +82,7 @@ impl Extend<AnyObject> for Model {
                 AnyObject::EndpointSlice(object) => self.endpoint_slices.push(object),
                 AnyObject::ServiceEntry(object) => self.service_entries.push(object),
                 AnyObject::DestinationRule(object) => self.destination_rules.push(object),
+                AnyObject::Gateway(object) => self.gateways.push(object),
                 AnyObject::MetaRouter(object) => self.meta_routers.push(object),
                 AnyObject::ApplicationProtocol(object) => self.application_protocols.push(object),
             }
@@ -100,6 +106,7 @@ impl Model {
             .chain(self.endpoint_slices.into_iter().map(AnyObject::EndpointSlice))
             .chain(self.service_entries.into_iter().map(AnyObject::ServiceEntry))
             .chain(self.destination_rules.into_iter().map(AnyObject::DestinationRule))
+            .chain(self.gateways.into_iter().map(AnyObject::Gateway))
             .chain(self.meta_routers.into_iter().map(AnyObject::MetaRouter))
             .chain(self.application_protocols.into_iter().map(AnyObject::ApplicationProtocol))
     }

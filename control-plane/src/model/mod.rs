@@ -5,6 +5,7 @@ mod annotations;
 mod any;
 mod application_protocol;
 mod common;
+mod gateway;
 mod istio;
 mod kube;
 mod meta_router;
@@ -13,6 +14,7 @@ pub use annotations::check_annotations;
 pub use any::AnyObject;
 pub use application_protocol::{ApplicationProtocol, Mode};
 pub use common::{Metadata, Percent, Span, StringMatch};
+pub use gateway::{ApiGateway, Gateway, GatewayProtocol, GatewayServer, IstioGateway, Proxies};
 pub use istio::{
     ClientTls, ConnectionPool, ConsistentHash, DestinationRule, Endpoint, Host, HttpPool, LoadBalancer, Maglev,
     OutlierDetection, PortPolicy, Resolution, RingHash, ServiceEntry, ServiceEntryPort, SimpleLb, Subset, TcpPool,
@@ -37,6 +39,15 @@ pub struct Object<T> {
     pub spec: T,
 }
 
+impl<T> Object<T> {
+    /// The same object, saying something else.
+    pub fn map<U>(self, change: impl FnOnce(&Metadata, T) -> U) -> Object<U> {
+        let Self { origin, metadata, spec } = self;
+        let spec = change(&metadata, spec);
+        Object { origin, metadata, spec }
+    }
+}
+
 /// Everything that is compiled, in the order the source gives it: of two objects that claim the same thing the first one
 /// gets it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -49,6 +60,8 @@ pub struct Model {
     pub service_entries: Vec<Object<ServiceEntry>>,
     /// Istio destination rules.
     pub destination_rules: Vec<Object<DestinationRule>>,
+    /// Gateways, Istio's and those of the Gateway API.
+    pub gateways: Vec<Object<Gateway>>,
     /// Our routes, and Aeraki's.
     pub meta_routers: Vec<Object<MetaRouter>>,
     /// Our protocols, and Aeraki's.

@@ -1,5 +1,5 @@
 //! Fields of Istio's kinds that have no effect here. Those of our own kinds are refused when they are not known, and those
-//! of Kubernetes' kinds are not ours to judge.
+//! of Kubernetes' kinds, and of gateways, are not ours to judge.
 
 use serde_ignored::Path;
 
@@ -62,7 +62,7 @@ pub(super) fn warnings(object: &AnyObject, ignored: &[String]) -> Vec<Problem> {
     let origin = object.origin();
     let kind = &origin.kind;
     let mut all: Vec<Problem> = match object {
-        AnyObject::Service(_) | AnyObject::EndpointSlice(_) => return Vec::new(),
+        AnyObject::Service(_) | AnyObject::EndpointSlice(_) | AnyObject::Gateway(_) => return Vec::new(),
         AnyObject::ServiceEntry(entry) => {
             resolution(&entry.spec).map(|told| origin.warning(told.0, told.1)).into_iter().collect()
         }

@@ -9,7 +9,7 @@ use super::ignored;
 use crate::{
     istio::LOOKED_AT,
     lines,
-    model::{AnyObject, MetaRouter, Metadata, Object},
+    model::{AnyObject, ApiGateway, IstioGateway, MetaRouter, Metadata, Object},
     problem::{Key, Origin, Problem, Severity},
 };
 
@@ -142,10 +142,16 @@ fn parse_document(document: &str, line: usize, file: &Origin, problems: &mut Vec
         ("discovery.k8s.io", "EndpointSlice") => object.flat(AnyObject::EndpointSlice)?,
         ("networking.istio.io", "ServiceEntry") => object.spec(AnyObject::ServiceEntry)?,
         ("networking.istio.io", "DestinationRule") => object.spec(AnyObject::DestinationRule)?,
-        ("meltemi.dev", "MetaRouter") => object.spec(AnyObject::MetaRouter)?,
-        ("metaprotocol.aeraki.io", "MetaRouter") => object.spec(|router: Object<MetaRouter>| {
-            AnyObject::MetaRouter(Object { spec: router.spec.from_aeraki(), ..router })
+        ("networking.istio.io", "Gateway") => {
+            object.spec(|gateway: Object<IstioGateway>| AnyObject::Gateway(gateway.map(|_, spec| spec.into())))?
+        }
+        ("gateway.networking.k8s.io", "Gateway") => object.spec(|gateway: Object<ApiGateway>| {
+            AnyObject::Gateway(gateway.map(|metadata, spec| spec.named(&metadata.name)))
         })?,
+        ("meltemi.dev", "MetaRouter") => object.spec(AnyObject::MetaRouter)?,
+        ("metaprotocol.aeraki.io", "MetaRouter") => {
+            object.spec(|router: Object<MetaRouter>| AnyObject::MetaRouter(router.map(|_, spec| spec.from_aeraki())))?
+        }
         ("meltemi.dev" | "metaprotocol.aeraki.io", "ApplicationProtocol") => {
             object.spec(AnyObject::ApplicationProtocol)?
         }
@@ -169,7 +175,8 @@ fn is_ours(group: &str, kind: &str) -> bool {
     match group {
         "" => kind == "Service",
         "discovery.k8s.io" => kind == "EndpointSlice",
-        "networking.istio.io" => matches!(kind, "ServiceEntry" | "DestinationRule"),
+        "networking.istio.io" => matches!(kind, "ServiceEntry" | "DestinationRule" | "Gateway"),
+        "gateway.networking.k8s.io" => kind == "Gateway",
         group => matches!(group, "meltemi.dev" | "metaprotocol.aeraki.io"),
     }
 }

@@ -8,14 +8,14 @@ use crate::{
     problem::Origin,
 };
 
-fn other(kind: &str, spec: Value) -> Object<Value> {
+pub(super) fn other(kind: &str, spec: Value) -> Object<Value> {
     let origin = Origin { kind: kind.to_owned(), name: "shop/theirs".to_owned(), ..Origin::default() };
     let metadata = Metadata { name: "theirs".to_owned(), namespace: "shop".to_owned(), ..Metadata::default() };
     Object { origin, metadata, spec }
 }
 
 /// `field: reason` of all problems that `change` of the facts brings.
-fn found(yaml: &str, change: impl FnOnce(&mut Facts)) -> Vec<String> {
+pub(super) fn found(yaml: &str, change: impl FnOnce(&mut Facts)) -> Vec<String> {
     let mut facts = facts();
     change(&mut facts);
     compiled_with(yaml, &facts).problems.iter().map(ToString::to_string).collect()
