@@ -49,3 +49,15 @@ def per_frame(answer):
                 return
             peer.send(data)
     return behave
+
+
+class Counted(Server):
+    """Answers each frame with what `answer` makes of it and of the number of frames so far, which it counts in `asked`."""
+
+    def __init__(self, answer, *where):
+        self.asked = 0
+
+        def count(frame):
+            self.asked += 1
+            return answer(frame, self.asked)
+        super().__init__(per_frame(count), *where)

@@ -6,8 +6,8 @@ import pytest
 
 from by_hand import cluster, listener, manager, ours, route, start
 from harness import free_port, router, service, to, wait_until
-from servers import Server, per_frame
-from wire import Dubbo, Peer, Thrift, call, hessian, i32, text
+from servers import Counted, Server, per_frame
+from wire import Dubbo, Peer, Thrift, failure, hessian
 
 HOST = "echo.test"
 
@@ -23,21 +23,7 @@ def overloaded(wire, frame: bytes) -> bytes:
     if wire is Dubbo:
         body = hessian("busy")
         return struct.pack(">HBB", 0xDABB, 2, 100) + frame[4:12] + struct.pack(">I", len(body)) + body
-    length = struct.unpack(">I", frame[8:12])[0]
-    sequence = struct.unpack(">I", frame[12 + length:16 + length])[0]
-    return call(sequence, frame[12:12 + length].decode(), text(b"busy", 1), i32(11, 2), kind=3)
-
-
-class Counted(Server):
-    """Counts the frames that it is asked."""
-
-    def __init__(self, answer):
-        self.asked = 0
-
-        def count(frame):
-            self.asked += 1
-            return answer(frame, self.asked)
-        super().__init__(per_frame(count))
+    return failure(frame, 11, b"busy")
 
 
 def inlet(wire):

@@ -85,6 +85,12 @@ def parse(frame: bytes) -> dict:
     return parsed
 
 
+def failure(frame: bytes, kind: int, message: bytes) -> bytes:
+    """A server's reply to a framed call: a TApplicationException."""
+    asked = parse(frame)
+    return call(asked["sequence"], asked["name"], text(message, 1), i32(kind, 2), kind=3)
+
+
 class Thrift:
     """Framed strict binary Thrift."""
 

@@ -44,7 +44,8 @@ class Space:
         return self.pods[name]
 
     def start(self, pods: dict[str, dict]):
-        """Starts pods at once. Options: labels, envoy, module, sidecar=False, account, istio_version, certificates=True, gateway=True."""
+        """Starts pods at once. Options: labels, envoy, module, sidecar=False, account, istio_version, certificates=True, gateway=True,
+        ports, proxy_metadata."""
         started = []
         for name, options in pods.items():
             options = {"envoy": self.envoy, "module": self.module, "account": "default", "istio_version": ISTIO_VERSION,

@@ -32,8 +32,24 @@ def meta_router(name: str, host: str, *routes: dict, group="meltemi.dev", **more
 
 def http_route(name: str, parent: str, port: int, path: str, backend: str) -> dict:
     """Of the Gateway API: calls of one path go to another Service, the rest where they went."""
+    return gateway_route("HTTPRoute", name, parent, port, {"path": {"type": "Exact", "value": path}}, backend)
+
+
+def grpc_route(name: str, parent: str, port: int, service: str, method: str, backend: str) -> dict:
+    """The same for the calls of one method of a service."""
+    return gateway_route("GRPCRoute", name, parent, port, {"method": {"service": service, "method": method}}, backend)
+
+
+def gateway_route(kind: str, name: str, parent: str, port: int, match: dict, backend: str) -> dict:
     def rule(to: str, **match) -> dict:
         return match | {"backendRefs": [{"name": to, "port": port}]}
-    return {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": name},
+    return {"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind, "metadata": {"name": name},
             "spec": {"parentRefs": [{"kind": "Service", "group": "", "name": parent, "port": port}],
-                     "rules": [rule(backend, matches=[{"path": {"type": "Exact", "value": path}}]), rule(parent)]}}
+                     "rules": [rule(backend, matches=[match]), rule(parent)]}}
+
+
+def service_entry(name: str, host: str, number: int, target: int, **spec) -> dict:
+    """Of Thrift, in the mesh; its port says no protocol, because istiod takes none that it does not know."""
+    return {"apiVersion": NETWORKING, "kind": "ServiceEntry", "metadata": {"name": name, "annotations": {"meltemi.dev/codec": "thrift"}},
+            "spec": {"hosts": [host], "location": "MESH_INTERNAL", "resolution": "STATIC",
+                     "ports": [{"name": "rpc", "number": number, "targetPort": target}], **spec}}

@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -24,16 +25,18 @@ JAVA = ["java", "-XX:TieredStopAtLevel=1", "-Xmx256m", "--add-opens", "java.base
 
 class Pod:
     """`module`: the folder with libmeltemi.so, or None for a pod that was injected without it. `gateway`: its proxy is no sidecar, but
-    listens by itself."""
+    listens by itself. `ports`: what its container calls them. `proxy_metadata`: as an annotation would give it to the proxy."""
 
     def __init__(self, space, name: str, number: int, labels: dict, envoy: pathlib.Path | None, module: pathlib.Path | None,
-                 account: str, istio_version: str, certificates=False, gateway=False):
+                 account: str, istio_version: str, certificates=False, gateway=False, ports: dict[str, int] | None = None,
+                 proxy_metadata: dict[str, str] | None = None):
         self.space, self.bed, self.name = space, space.bed, name
         self.ip, self.netns, self.link = self.bed.address(number), f"meltemi-{number}", f"meltemi{number}"
         self.labels, self.envoy, self.module = dict(labels), envoy, module
         if module:
             self.labels["meltemi.dev/module"] = "1"
         self.account, self.istio_version, self.certificates, self.gateway = account, istio_version, certificates, gateway
+        self.ports, self.proxy_metadata = ports or {}, proxy_metadata or {}
         self.folder = self.bed.folder / space.name / name
         self.processes: dict[str, Process] = {}
 
@@ -48,7 +51,9 @@ class Pod:
             sh("ip", "-n", self.netns, *command.split())
         hosts = pathlib.Path("/etc/netns") / self.netns
         hosts.mkdir(parents=True, exist_ok=True)
-        (hosts / "hosts").write_text(f"127.0.0.1 localhost\n{bed.host} istiod.istio-system.svc\n")
+        (hosts / "hosts").write_text(f"127.0.0.1 localhost\n{self.ip} {socket.gethostname()}\n{bed.host} istiod.istio-system.svc\n")
+        # Nobody answers there, and says so: a name that is not in `hosts` is not waited for.
+        (hosts / "resolv.conf").write_text("nameserver 127.0.0.1\n")
         if self.envoy and not self.gateway:
             # As Istio's own; the second and third are for pods that call themselves by a Service.
             for rule in ("-N OUT", "-A OUTPUT -p tcp -j OUT", "-A OUT -s 127.0.0.6/32 -o lo -j RETURN",
@@ -62,9 +67,10 @@ class Pod:
         labels = dict(self.labels)
         if self.envoy and not self.gateway:
             labels |= {"security.istio.io/tlsMode": "istio", "service.istio.io/canonical-name": self.labels.get("app", self.name)}
+        container = {"name": "app", "image": "none", "ports": [{"name": name, "containerPort": port} for name, port in self.ports.items()]}
         pod = self.meta = {
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "namespace": self.space.name, "labels": labels},
-            "spec": {"serviceAccountName": self.account, "nodeName": "node", "containers": [{"name": "app", "image": "none"}]}}
+            "spec": {"serviceAccountName": self.account, "nodeName": "node", "containers": [container]}}
         self.bed.kube.apply(pod)
         self.bed.kube.status(pod, phase="Running", podIP=self.ip, podIPs=[{"ip": self.ip}],
                              conditions=[{"type": "Ready", "status": "True"}])
@@ -89,7 +95,7 @@ class Pod:
             "CA_ADDR": "istiod.istio-system.svc:15012", "PROXY_CONFIG": json.dumps(proxy), "ISTIO_META_CLUSTER_ID": "Kubernetes",
             "ISTIO_META_INTERCEPTION_MODE": "REDIRECT", "ISTIO_META_MESH_ID": "cluster.local",
             "ISTIO_META_WORKLOAD_NAME": self.labels.get("app", self.name), "ISTIO_META_ISTIO_VERSION": self.istio_version,
-            "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(self.module or "")}
+            "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(self.module or "")} | self.proxy_metadata
         if self.certificates:
             # What istiod's CA has signed for this pod, as files for the application.
             environment["OUTPUT_CERTS"] = str(folder / "etc/istio/pod")
@@ -152,10 +158,10 @@ class Pod:
         path = self.folder / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def thrift_server(self, port: int, transport="framed", protocol="binary", version: str | None = None):
+    def thrift_server(self, port: int, *options, transport="framed", protocol="binary", version: str | None = None):
         name = f"thrift-{port}"
         self.start(name, sys.executable, PEERS / "thrift" / "server.py", port, "--address", "0.0.0.0", "--version",
-                   version or self.name, "--transport", transport, "--protocol", protocol)
+                   version or self.name, "--transport", transport, "--protocol", protocol, *options)
         wait_until(lambda: "READY" in self.log(name), f"Thrift server in {self.name}")
 
     def dubbo_server(self, port: int, *arguments):

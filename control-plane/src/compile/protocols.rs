@@ -15,7 +15,8 @@ use crate::{
 pub(super) const PORT_PREFIX: &str = "tcp-metaprotocol-";
 /// How `appProtocol` says it.
 const APP_PROTOCOL_PREFIX: &str = "meltemi.dev/";
-/// Annotation of a service whose HTTP-named ports carry our protocol: the codec.
+/// Annotation of a service whose HTTP-named ports carry our protocol, or of a ServiceEntry whose ports say HTTP or nothing:
+/// the codec.
 pub const CODEC_ANNOTATION: &str = "meltemi.dev/codec";
 /// Annotation of a service: `meltemi.dev/mode.<port>: connection`.
 const MODE_ANNOTATION: &str = "meltemi.dev/mode.";
@@ -41,6 +42,8 @@ pub(super) struct Naming<'n> {
     pub(super) app_protocol: Option<&'n str>,
     /// What the field of `app_protocol` is called in the object.
     pub(super) app_protocol_field: &'n str,
+    /// Istio goes by that field alone, and finds out what a port speaks that leaves it empty: a ServiceEntry's.
+    pub(super) sniffed_if_empty: bool,
 }
 
 impl<'n> Naming<'n> {
@@ -56,10 +59,17 @@ impl<'n> Naming<'n> {
         Some((self.annotated(metadata)?, format!("metadata.annotations[{CODEC_ANNOTATION}]")))
     }
 
-    /// What the service's annotation says of a port that is HTTP by its name.
+    /// What the service's annotation says of a port that may be HTTP to Istio.
     fn annotated(&self, metadata: &'n Metadata) -> Option<&'n str> {
-        let is_http = |name: &str| matches!(name.split('-').next(), Some("http" | "http2" | "grpc"));
-        let http = self.app_protocol.filter(|name| !name.is_empty()).map_or_else(|| is_http(self.name), is_http);
+        let is_http = |name: &str| {
+            let before = name.split('-').next().unwrap_or_default();
+            ["http", "http2", "grpc"].iter().any(|http| http.eq_ignore_ascii_case(before))
+        };
+        let http = match self.app_protocol.unwrap_or_default() {
+            "" if self.sniffed_if_empty => true,
+            "" => is_http(self.name),
+            protocol => is_http(protocol),
+        };
         metadata.annotations.get(CODEC_ANNOTATION).filter(|_| http).map(String::as_str)
     }
 }

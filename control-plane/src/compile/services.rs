@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 pub use super::protocols::Protocol;
@@ -11,6 +11,9 @@ use crate::{
     model::{DestinationRule, EndpointSlice, MetaRouter, Metadata, Model, Object, Resolution, Subset, TrafficPolicy},
     problem::{Origin, Problem},
 };
+
+/// Where a service without an address is listened for.
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// One port of a service.
 #[derive(Debug, Clone)]
@@ -128,12 +131,24 @@ impl<'a> Services<'a> {
         self.protocols.named(name)
     }
 
-    /// Whether a service speaks what the codec does, on this port if there is one.
-    pub(crate) fn speaks(&self, host: &str, number: Option<u16>, codec: &str) -> bool {
-        self.ports_of(host).any(|port| {
-            number.is_none_or(|number| number == port.number)
-                && port.protocol.as_ref().is_some_and(|protocol| protocol.codec.name == codec)
-        })
+    /// Why calls of a codec cannot be led to a service, to this port if there is one; `None` if they can.
+    pub(crate) fn why_not(&self, host: &str, number: Option<u16>, codec: &str) -> Option<String> {
+        let speaks = |port: &&Port| port.protocol.as_ref().is_some_and(|protocol| protocol.codec.name == codec);
+        let able: Vec<u16> = self.ports_of(host).filter(speaks).map(|port| port.number).collect();
+        match (able.first(), number) {
+            (None, _) if self.has_host(host) => Some(format!("`{host}` has no port that speaks {codec}")),
+            (None, _) => Some(format!("there is no Service or ServiceEntry for `{host}`")),
+            (Some(port), Some(number)) if !able.contains(&number) => Some(format!(
+                "port {number} of `{host}` does not speak {codec}, port {port} does, and a destination that names none keeps the \
+                 number of the caller's"
+            )),
+            _ => None,
+        }
+    }
+
+    /// Whether a service has other ports than these.
+    pub(crate) fn has_more_ports(&self, host: &str, than: &[u16]) -> bool {
+        self.ports_of(host).any(|port| !than.contains(&port.number))
     }
 
     /// The endpoints of a Service.
@@ -220,14 +235,23 @@ impl<'a> Services<'a> {
         for entry in &model.service_entries {
             let spec = &entry.spec;
             for (order, host) in spec.hosts.iter().enumerate() {
-                // Each of several hosts has a listener and needs an address of its own.
-                let own = if spec.hosts.len() > 1 && spec.addresses.len() >= spec.hosts.len() { order } else { 0 };
+                // Each of several hosts has a listener and needs an address of its own. istiod gives all of them to one host.
+                let enough = self.own_listeners && spec.addresses.len() >= spec.hosts.len();
+                let own = if enough { order } else { 0 };
                 let shares = order > own;
-                let address = first_address(spec.addresses.iter().skip(own), &entry.origin, "spec.addresses", problems);
+                let address = if self.own_listeners {
+                    first_address(spec.addresses.iter().skip(own), &entry.origin, "spec.addresses", problems)
+                } else {
+                    LOCAL
+                };
                 for (index, port) in spec.ports.iter().enumerate() {
                     let field = format!("spec.ports[{index}]");
-                    let named =
-                        Naming { name: &port.name, app_protocol: Some(&port.protocol), app_protocol_field: "protocol" };
+                    let named = Naming {
+                        name: &port.name,
+                        app_protocol: Some(&port.protocol),
+                        app_protocol_field: "protocol",
+                        sniffed_if_empty: true,
+                    };
                     let dns = matches!(spec.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
                     let mut endpoints = Vec::new();
                     for (place, endpoint) in spec.endpoints.iter().enumerate() {
@@ -260,8 +284,11 @@ impl<'a> Services<'a> {
                     let protocol =
                         self.protocols.of(&named, &entry.metadata, port.number, &entry.origin, &field, problems);
                     if shares && protocol.is_some() {
-                        let reason =
-                            "was left out: each of several hosts needs an address of its own in spec.addresses";
+                        let reason = if self.own_listeners {
+                            "was left out: each of several hosts needs an address of its own in spec.addresses"
+                        } else {
+                            "was left out: in a mesh all addresses lead to one host; write a ServiceEntry for each"
+                        };
                         problems.push(entry.origin.warning(format!("spec.hosts[{order}]"), reason));
                         continue;
                     }
@@ -314,6 +341,7 @@ impl<'a> Services<'a> {
                     name: &port.name,
                     app_protocol: port.app_protocol.as_deref(),
                     app_protocol_field: "appProtocol",
+                    sniffed_if_empty: false,
                 };
                 let protocol = self.protocols.of(&named, metadata, port.port, &service.origin, &field, problems);
                 let port = Port {
@@ -387,10 +415,9 @@ fn first_address<'s>(
     field: &str,
     problems: &mut Vec<Problem>,
 ) -> IpAddr {
-    let local = IpAddr::from([127, 0, 0, 1]);
-    let Some(address) = addresses.next() else { return local };
+    let Some(address) = addresses.next() else { return LOCAL };
     address.parse().unwrap_or_else(|_| {
-        problems.push(origin.warning(field, format!("`{address}` is not an IP address: listening on {local}")));
-        local
+        problems.push(origin.warning(field, format!("`{address}` is not an IP address: listening on {LOCAL}")));
+        LOCAL
     })
 }

@@ -18,6 +18,7 @@ pub(super) fn add(ports: &[MeshPort<'_>], services: &Services<'_>, facts: &Facts
     let policies: Vec<_> = facts.others("AuthorizationPolicy").collect();
     for port in ports {
         well_known(port, output);
+        no_address(port, output);
         without_module(port, facts, output);
         output.problems.extend(policies.iter().filter_map(|policy| tcp_policy(port, policy, facts)));
     }
@@ -43,6 +44,18 @@ fn well_known(port: &MeshPort<'_>, output: &mut Compiled) {
             port.number, port.protocol.codec.name
         );
         output.problems.push(port.origin.error("spec.ports", reason));
+    }
+}
+
+/// Connections in such a listener say nothing but their port number.
+fn no_address(port: &MeshPort<'_>, output: &mut Compiled) {
+    if port.anywhere {
+        let reason = format!(
+            "not given, or a range: calls to {} share the listener 0.0.0.0_{} with all connections to that port number that have \
+             no other, and all of them are taken for {}",
+            port.host, port.number, port.protocol.codec.name
+        );
+        output.problems.push(port.origin.warning("spec.addresses", reason));
     }
 }
 
@@ -101,28 +114,37 @@ fn tcp_policy(port: &MeshPort<'_>, policy: &Object<Value>, facts: &Facts) -> Opt
     })
 }
 
+/// Whose calls a VirtualService routes.
+pub(super) struct Caller<'c> {
+    pub(super) name: String,
+    pub(super) codec: &'c str,
+    /// The port that is called, whose number a destination has that names none.
+    pub(super) number: Option<u16>,
+}
+
 /// Where a route leads must speak the same protocol: its cluster needs the bridge.
 fn virtual_service(service: &Object<Value>, ports: &[MeshPort<'_>], services: &Services<'_>, output: &mut Compiled) {
     let full = |host: &str| services.host_of(host, &service.metadata);
     let hosts = service.spec["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str).map(full);
     let hosts: Vec<String> = hosts.collect();
-    let ours = |port: &&MeshPort<'_>| port.shape != Shape::Tcp && hosts.iter().any(|host| host == port.host);
-    if let Some(from) = ports.iter().find(ours) {
-        destinations(service, &from.protocol.codec.name, from.host, services, output);
-    }
+    let ours = ports.iter().filter(|port| port.shape != Shape::Tcp && hosts.iter().any(|host| host == port.host));
+    let callers: Vec<Caller<'_>> = ours
+        .map(|port| Caller { name: port.authority(), codec: &port.protocol.codec.name, number: Some(port.number) })
+        .collect();
+    destinations(service, &callers, services, output);
 }
 
-/// Where the routes of `from` lead.
+/// Where the routes lead.
 pub(super) fn destinations(
     service: &Object<Value>,
-    codec: &str,
-    from: &str,
+    callers: &[Caller<'_>],
     services: &Services<'_>,
     output: &mut Compiled,
 ) {
     let full = |host: &str| services.host_of(host, &service.metadata);
     let routes = service.spec["http"].as_array().into_iter().flatten().enumerate();
     for (index, route) in routes {
+        let callers: Vec<_> = callers.iter().filter(|caller| is_of_port(route, caller.number)).collect();
         let to = route["route"].as_array().into_iter().flatten().enumerate();
         let to = to.map(|(place, to)| (format!("route[{place}].destination"), &to["destination"]));
         let mirrors = route["mirrors"].as_array().into_iter().flatten().enumerate();
@@ -131,13 +153,24 @@ pub(super) fn destinations(
             let Some(host) = destination["host"].as_str().map(full) else { continue };
             // What is no port's number is as good as 0, which no port has.
             let number = destination["port"]["number"].as_u64().map(|number| number.try_into().unwrap_or(0));
-            if !services.speaks(&host, number, codec) {
-                let reason = format!("`{host}` has no port that speaks {codec}, so calls of {from} fail there");
+            let astray = callers.iter().find_map(|caller| {
+                let why = services.why_not(&host, number.or(caller.number), caller.codec)?;
+                Some(format!("{why}, so calls of {} fail there", caller.name))
+            });
+            if let Some(reason) = astray {
                 let field = format!("spec.http[{index}].{field}.host");
                 output.problems.push(service.origin.error(field, reason));
             }
         }
     }
+}
+
+/// Whether a route can be for calls on this port.
+fn is_of_port(route: &Value, number: Option<u16>) -> bool {
+    let Some(number) = number else { return true };
+    let matches = route["match"].as_array();
+    let on = |one: &Value| one["port"].as_u64().is_none_or(|port| port == u64::from(number));
+    matches.is_none_or(|matches| matches.is_empty() || matches.iter().any(on))
 }
 
 /// Somebody else's EnvoyFilter that changes the network filters of one of our listeners.

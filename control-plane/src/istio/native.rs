@@ -33,14 +33,14 @@ fn client(port: &MeshPort<'_>, facts: &Facts, options: &Options, output: &mut Co
     let declare_name = port.extension_name("declare", Side::Client);
     let mut patches = Vec::new();
     // A listener of the service's own has no other connections; a shared one does.
-    let shared = port.shape == Shape::Http || port.addresses.is_empty();
+    let shared = port.shape == Shape::Http || port.anywhere;
     let destinations = |authority: bool| -> Vec<Destination> {
         let authority = authority.then(|| port.authority());
         let of = |address| Destination { address, port: port.number, authority: authority.clone() };
-        match port.addresses.as_slice() {
-            [] => vec![of(None)],
-            addresses => addresses.iter().map(|address| of(Some(*address))).collect(),
+        if port.anywhere {
+            return vec![of(None)];
         }
+        port.addresses.iter().map(|address| of(Some(*address))).collect()
     };
     for listener in port.listeners() {
         let place = Place { side: Side::Client, listener: &listener, destination_port: None };

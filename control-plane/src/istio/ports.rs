@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Compiled, Facts, Planned, patch::Side};
 use crate::{
     compile::{CODEC_ANNOTATION, Port, Protocol, Services},
-    model::{EndpointSlice, Metadata, Model, Object, Service, ServiceEntry, ServicePort, TargetPort},
+    model::{EndpointSlice, Metadata, Model, Object, Service, ServiceEntry, ServiceEntryPort, ServicePort, TargetPort},
     problem::Origin,
 };
 
@@ -37,10 +37,13 @@ pub(super) struct MeshPort<'a> {
     pub(super) number: u16,
     pub(super) shape: Shape,
     pub(super) protocol: &'a Protocol,
-    /// Where clients connect to: the service's addresses, or its pods'. None: to whatever the name stands for.
+    /// Where clients connect to: the service's addresses, or its pods'.
     pub(super) addresses: Vec<IpAddr>,
-    /// No address of its own: each pod is one.
-    pub(super) headless: bool,
+    /// Each address has a listener of its own. Otherwise they share one, which is called by the first.
+    pub(super) apart: bool,
+    /// Some proxies take its connections in the listener of no address, where all of this port number are that have no other:
+    /// it has no addresses, or a range of them.
+    pub(super) anywhere: bool,
     /// The port's numbers in the pods.
     pub(super) targets: BTreeSet<u16>,
     /// Which pods; empty if it selects none.
@@ -48,16 +51,22 @@ pub(super) struct MeshPort<'a> {
 }
 
 impl MeshPort<'_> {
-    /// Names of the listeners in which clients' sidecars take its connections.
+    /// Names of the listeners in which clients' sidecars take its connections; none for a headless service without pods.
     pub(super) fn listeners(&self) -> Vec<String> {
-        let named = |address: &dyn std::fmt::Display| format!("{address}_{}", self.number);
-        match self.addresses.as_slice() {
-            [first, ..] if self.shape == Shape::Http => vec![named(if first.is_ipv6() { &"::" } else { &"0.0.0.0" })],
-            [] => vec![named(&"0.0.0.0")],
-            addresses if self.headless => addresses.iter().map(|address| named(address)).collect(),
-            // A dual stack listener is called by its first address.
-            [first, ..] => vec![named(first)],
+        if self.addresses.is_empty() && !self.anywhere {
+            return Vec::new();
         }
+        let named = |address: &dyn std::fmt::Display| format!("{address}_{}", self.number);
+        let wildcard = if self.addresses.first().is_some_and(IpAddr::is_ipv6) { "::" } else { "0.0.0.0" };
+        if self.shape == Shape::Http {
+            return vec![named(&wildcard)];
+        }
+        let own = self.addresses.len().min(if self.apart { usize::MAX } else { 1 });
+        let mut names: Vec<String> = self.addresses.iter().take(own).map(|address| named(address)).collect();
+        if self.anywhere {
+            names.push(named(&"0.0.0.0"));
+        }
+        names
     }
 
     /// `:authority` of its requests.
@@ -118,9 +127,24 @@ pub(super) fn collect<'a>(model: &'a Model, services: &'a Services<'_>, output: 
             let Some(compiled) = services.port(host, port.number).filter(|p| p.origin == entry.origin) else {
                 continue;
             };
-            match shape(&port.name, Some(&port.protocol), &entry.metadata) {
-                Some(shape) if compiled.protocol.is_some() => all.extend(of_entry(entry, compiled, shape)),
-                shape => output.plan.push(left_alone(compiled, shape)),
+            let shape = match shape(&port.name, Some(&port.protocol), &entry.metadata) {
+                // Nothing said is sniffed, as is a protocol that Istio does not know.
+                Some(Shape::Http) if port.protocol.is_empty() => Some(Shape::Native),
+                shape => shape,
+            };
+            let range = entry.spec.addresses.iter().find(|address| single(address).is_none());
+            match (shape, range) {
+                (Some(Shape::Native), Some(range)) if compiled.protocol.is_some() => {
+                    let reason = format!(
+                        "`{range}` is not one address: behind it Istio sees plain TCP, so port {} is left alone; list \
+                         addresses, or name the port tcp-metaprotocol-<protocol>",
+                        port.number
+                    );
+                    output.plan.push(Planned { notes: vec![reason.clone()], ..left_alone(compiled, shape) });
+                    output.problems.push(entry.origin.error("spec.addresses", reason));
+                }
+                (Some(shape), _) if compiled.protocol.is_some() => all.extend(of_entry(entry, port, compiled, shape)),
+                _ => output.plan.push(left_alone(compiled, shape)),
             }
         }
     }
@@ -191,7 +215,8 @@ fn of_service<'a>(
         shape,
         protocol: compiled.protocol.as_ref()?,
         addresses,
-        headless,
+        apart: headless,
+        anywhere: false,
         targets: targets(port, slices),
         selector: &service.spec.selector,
     })
@@ -212,9 +237,21 @@ pub(super) fn targets(port: &ServicePort, slices: &[&Object<EndpointSlice>]) -> 
     }
 }
 
-fn of_entry<'a>(entry: &'a Object<ServiceEntry>, compiled: &'a Port, shape: Shape) -> Option<MeshPort<'a>> {
+fn of_entry<'a>(
+    entry: &'a Object<ServiceEntry>,
+    port: &ServiceEntryPort,
+    compiled: &'a Port,
+    shape: Shape,
+) -> Option<MeshPort<'a>> {
     static NOBODY: BTreeMap<String, String> = BTreeMap::new();
-    let addresses = entry.spec.addresses.iter().filter_map(|address| address.parse().ok()).collect();
+    let spec = &entry.spec;
+    let mut addresses: Vec<IpAddr> = spec.addresses.iter().filter_map(|address| single(address)).collect();
+    let anywhere = addresses.len() < spec.addresses.len() || spec.addresses.is_empty();
+    if spec.addresses.is_empty() {
+        // Of proxies that answer DNS themselves; others have the listener of no address.
+        let mine = spec.assigned.iter().filter(|assigned| assigned.host == compiled.host);
+        addresses.extend(mine.filter_map(|assigned| assigned.value.parse::<IpAddr>().ok()));
+    }
     Some(MeshPort {
         origin: &entry.origin,
         namespace: &entry.metadata.namespace,
@@ -224,8 +261,17 @@ fn of_entry<'a>(entry: &'a Object<ServiceEntry>, compiled: &'a Port, shape: Shap
         shape,
         protocol: compiled.protocol.as_ref()?,
         addresses,
-        headless: false,
-        targets: BTreeSet::from([compiled.number]),
-        selector: &NOBODY,
+        apart: true,
+        anywhere,
+        targets: BTreeSet::from([port.target_port.unwrap_or(compiled.number)]),
+        selector: spec.workload_selector.as_ref().map_or(&NOBODY, |selector| &selector.labels),
     })
+}
+
+/// An address, or a range of one, which istiod takes for it.
+fn single(address: &str) -> Option<IpAddr> {
+    let (ip, bits) = address.split_once('/').map_or((address, None), |(ip, bits)| (ip, Some(bits)));
+    let ip: IpAddr = ip.parse().ok()?;
+    let all = if ip.is_ipv6() { "128" } else { "32" };
+    bits.is_none_or(|bits| bits == all).then_some(ip)
 }

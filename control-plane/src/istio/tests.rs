@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod check;
+mod entries;
 mod gateway;
+mod several;
 
 use serde_json::Value;
 

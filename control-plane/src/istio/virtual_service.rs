@@ -22,24 +22,32 @@ pub(super) fn add(model: &Model, services: &Services<'_>, ports: &[MeshPort<'_>]
         if services.router_of(&host).is_none_or(|first| first.origin != router.origin) {
             continue;
         }
-        let mut own = ports.iter().filter(|port| port.host == host);
-        let native = own.clone().find(|port| port.shape != Shape::Tcp);
-        // Sidecars have the routes of the tcp shape from us; gateways have all of istiod.
-        let Some(port) = native.or_else(|| own.next().filter(|_| !router.spec.gateways.is_empty())) else { continue };
-        let scope = Scope { router, services, protocol: port.protocol };
+        let scopes = Scope::of_codecs(router, services, ports, &host);
+        let native = scopes.iter().any(|scope| !scope.numbers.is_empty());
+        if scopes.is_empty() {
+            continue;
+        }
         let mut http = Vec::new();
         for (index, route) in router.spec.routes.iter().enumerate() {
-            match scope.route(route, &format!("spec.routes[{index}]")) {
-                Ok(route) => http.push(route),
-                Err(problem) if native.is_some() => output.problems.push(*problem),
-                Err(problem) => output.problems.push(of_gateways(*problem)),
+            let mut wrong = Vec::new();
+            for scope in &scopes {
+                match scope.route(route, &format!("spec.routes[{index}]")) {
+                    Ok(route) => http.push(route),
+                    Err(problem) if native => wrong.push((scope, *problem)),
+                    Err(problem) => output.problems.push(of_gateways(*problem)),
+                }
+            }
+            if wrong.len() == scopes.len() {
+                output.problems.extend(wrong.into_iter().map(|(_, problem)| problem).take(1));
+            } else {
+                output.problems.extend(wrong.into_iter().map(|(scope, problem)| scope.left_out(problem)));
             }
         }
         for (field, given) in [
             ("spec.localRateLimit", router.spec.local_rate_limit.is_some()),
             ("spec.globalRateLimit", router.spec.global_rate_limit.is_some()),
         ] {
-            if given && native.is_some() {
+            if given && native {
                 let reason = "has no place in a VirtualService; use a port named tcp-metaprotocol-<protocol>, or an \
                               EnvoyFilter with Envoy's own limits";
                 output.problems.push(router.origin.error(field, reason));
@@ -49,7 +57,7 @@ pub(super) fn add(model: &Model, services: &Services<'_>, ports: &[MeshPort<'_>]
             continue;
         }
         // As in Aeraki: a gateway comes beside the sidecars, not in their place.
-        let mesh = native.is_some().then_some("mesh");
+        let mesh = native.then_some("mesh");
         let gateways: Vec<&str> = mesh.into_iter().chain(router.spec.gateways.iter().map(String::as_str)).collect();
         output.desired.push(Desired {
             kind: DesiredKind::VirtualService,
@@ -72,15 +80,88 @@ fn of_gateways(problem: Problem) -> Problem {
     Problem { severity: Severity::Warning, reason, ..problem }
 }
 
+/// The ports of a host that speak one protocol, as far as their routes are istiod's.
 struct Scope<'a> {
     router: &'a Object<MetaRouter>,
     services: &'a Services<'a>,
     protocol: &'a Protocol,
+    /// Those that sidecars route by a VirtualService; none if gateways alone do.
+    numbers: Vec<u16>,
+    /// The host has other ports, which sidecars' routes must leave as they are.
+    among_others: bool,
+    /// The gateways that have its routes.
+    gateways: &'a [String],
 }
 
 type Result<T> = std::result::Result<T, Box<Problem>>;
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
+    /// One for each codec of the host's native ports: names in matches and destinations depend on it. Without such ports one for
+    /// gateways, because sidecars have the routes of the tcp shape from us.
+    fn of_codecs(
+        router: &'a Object<MetaRouter>,
+        services: &'a Services<'a>,
+        ports: &'a [MeshPort<'_>],
+        host: &str,
+    ) -> Vec<Self> {
+        let own = ports.iter().filter(|port| port.host == host);
+        let new = |port: &'a MeshPort<'_>| Self {
+            router,
+            services,
+            protocol: port.protocol,
+            numbers: Vec::new(),
+            among_others: false,
+            gateways: &[],
+        };
+        let mut scopes: Vec<Self> = Vec::new();
+        for port in own.clone().filter(|port| port.shape != Shape::Tcp) {
+            let of_codec = |scope: &Self| scope.protocol.codec.name == port.protocol.codec.name;
+            if !scopes.iter().any(of_codec) {
+                scopes.push(new(port));
+            }
+            if let Some(scope) = scopes.iter_mut().find(|scope| of_codec(scope)) {
+                scope.numbers.push(port.number);
+            }
+        }
+        for scope in &mut scopes {
+            scope.among_others = services.has_more_ports(host, &scope.numbers);
+        }
+        if scopes.is_empty() && !router.spec.gateways.is_empty() {
+            scopes.extend(own.take(1).map(new));
+        }
+        // What a gateway speaks its own server says; routes name things as the first codec does.
+        if let Some(first) = scopes.first_mut() {
+            first.gateways = &router.spec.gateways;
+        }
+        scopes
+    }
+
+    /// What is wrong for these ports alone.
+    fn left_out(&self, problem: Problem) -> Problem {
+        let ports: Vec<String> = self.numbers.iter().map(u16::to_string).collect();
+        let reason = format!("left out for port {}: {}", ports.join(", "), problem.reason);
+        Problem { severity: Severity::Warning, reason, ..problem }
+    }
+
+    /// Conditions on the headers of calls on these ports, and at gateways, whose own ports have other numbers.
+    fn matches(&self, headers: &Value) -> Option<Value> {
+        if self.among_others {
+            let with = |field: &str, value: Value| {
+                let mut with = headers.clone();
+                with[field] = value;
+                with
+            };
+            let on = |number: &u16| {
+                let mut on = with("port", json!(number));
+                on["gateways"] = json!(["mesh"]);
+                on
+            };
+            let through = (!self.gateways.is_empty()).then(|| with("gateways", json!(self.gateways)));
+            return Some(self.numbers.iter().map(on).chain(through).collect());
+        }
+        headers.as_object().is_some_and(|conditions| !conditions.is_empty()).then(|| json!([headers]))
+    }
+
     fn wrong<T>(&self, field: &str, reason: impl Into<String>) -> Result<T> {
         Err(Box::new(self.router.origin.error(field, reason)))
     }
@@ -90,6 +171,7 @@ impl Scope<'_> {
         if !spec.name.is_empty() {
             route["name"] = json!(spec.name);
         }
+        let mut headers = json!({});
         if let Some(conditions) = &spec.r#match {
             let (mut with, mut without) = (json!({}), json!({}));
             for (key, condition) in &conditions.attributes {
@@ -97,7 +179,10 @@ impl Scope<'_> {
                 let (header, matcher, inverted) = self.condition(key, condition.as_ref(), &field)?;
                 (if inverted { &mut without } else { &mut with })[header] = matcher;
             }
-            route["match"] = json!([{"headers": with, "withoutHeaders": without}]);
+            headers = json!({"headers": with, "withoutHeaders": without});
+        }
+        if let Some(matches) = self.matches(&headers) {
+            route["match"] = matches;
         }
         if spec.deny {
             route["directResponse"] = json!({"status": 403});
@@ -212,13 +297,11 @@ impl Scope<'_> {
     /// A destination, which must speak the same protocol: its cluster needs the bridge.
     fn destination(&self, to: &Destination, field: &str) -> Result<Value> {
         let host = self.services.host_of(&to.host, &self.router.metadata);
-        let codec = &self.protocol.codec.name;
-        if !self.services.speaks(&host, to.port.map(|port| port.number), codec) {
-            let reason = if self.services.has_host(&host) {
-                format!("`{host}` has no such port that speaks {codec}")
-            } else {
-                format!("there is no Service or ServiceEntry for `{host}`")
-            };
+        let number = to.port.map(|port| port.number);
+        // A gateway keeps no number of its own: whatever speaks the codec will do.
+        let mut from = self.numbers.iter().map(|from| Some(*from)).chain(self.numbers.is_empty().then_some(None));
+        let why_not = |from: Option<u16>| self.services.why_not(&host, number.or(from), &self.protocol.codec.name);
+        if let Some(reason) = from.find_map(why_not) {
             return self.wrong(&format!("{field}.host"), reason);
         }
         if let Some(subset) = &to.subset

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::kinds::Watched;
 use crate::{
-    model::{AnyObject, ApiGateway, IstioGateway, MetaRouter, Metadata, Object},
+    model::{AnyObject, ApiGateway, IstioGateway, MetaRouter, Metadata, Object, ServiceEntry},
     problem::{Origin, Problem},
 };
 
@@ -36,7 +36,12 @@ pub(super) fn parse(watched: Watched, metadata: &ObjectMeta, data: &Value) -> Re
     Ok(match watched {
         Watched::Service => AnyObject::Service(object(origin, metadata, data)?),
         Watched::EndpointSlice => AnyObject::EndpointSlice(flat(origin, metadata, data)?),
-        Watched::ServiceEntry => AnyObject::ServiceEntry(object(origin, metadata, data)?),
+        Watched::ServiceEntry => {
+            let mut entry: Object<ServiceEntry> = object(origin, metadata, data)?;
+            let assigned = data.pointer("/status/addresses").cloned().unwrap_or_default();
+            entry.spec.assigned = serde_json::from_value(assigned).unwrap_or_default();
+            AnyObject::ServiceEntry(entry)
+        }
         Watched::DestinationRule => AnyObject::DestinationRule(object(origin, metadata, data)?),
         Watched::Gateway => {
             let gateway: Object<IstioGateway> = object(origin, metadata, data)?;
@@ -117,6 +122,17 @@ mod tests {
         );
         let problem = parse(Watched::AerakiMetaRouter, &metadata(), &json!({})).unwrap_err();
         assert!(problem.to_string().contains("MetaRouter shop/echo: missing field `spec`"));
+    }
+
+    #[test]
+    fn addresses_that_istiod_has_assigned_are_read() {
+        let status = json!({"conditions": [], "addresses": [{"host": "a.test", "value": "240.240.0.1"}]});
+        let data = json!({"spec": {"hosts": ["a.test"]}, "status": status});
+        let AnyObject::ServiceEntry(entry) = parse(Watched::ServiceEntry, &metadata(), &data).unwrap() else {
+            panic!()
+        };
+        let assigned: Vec<_> = entry.spec.assigned.iter().map(|one| (one.host.as_str(), one.value.as_str())).collect();
+        assert_eq!(assigned, [("a.test", "240.240.0.1")]);
     }
 
     #[test]

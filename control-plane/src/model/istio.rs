@@ -19,6 +19,9 @@ pub struct ServiceEntry {
     /// Addresses; the first one is listened on.
     #[serde(deserialize_with = "null_is_default")]
     pub addresses: Vec<String>,
+    /// Those that istiod has given its hosts, from its status.
+    #[serde(skip)]
+    pub assigned: Vec<AssignedAddress>,
     /// Its ports.
     #[serde(deserialize_with = "null_is_default")]
     pub ports: Vec<ServiceEntryPort>,
@@ -28,6 +31,27 @@ pub struct ServiceEntry {
     /// The endpoints.
     #[serde(deserialize_with = "null_is_default")]
     pub endpoints: Vec<Endpoint>,
+    /// Endpoints are the pods with these labels.
+    pub workload_selector: Option<WorkloadSelector>,
+}
+
+/// What istiod says in the status of a service entry that has no addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AssignedAddress {
+    /// For which of its hosts.
+    pub host: Host,
+    /// The address.
+    pub value: String,
+}
+
+/// Chooses workloads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct WorkloadSelector {
+    /// Labels that they have.
+    #[serde(deserialize_with = "null_is_default")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A port of a service entry.
@@ -40,7 +64,7 @@ pub struct ServiceEntryPort {
     /// Its name.
     #[serde(deserialize_with = "null_is_default")]
     pub name: String,
-    /// `TCP`, or a protocol that Istio knows; `meltemi.dev/<protocol>` is understood as well.
+    /// A protocol that Istio knows, or nothing; `meltemi.dev/<protocol>` is understood as well, but istiod's webhook refuses it.
     #[serde(deserialize_with = "null_is_default")]
     pub protocol: String,
     /// Its number on the endpoints, if another.

@@ -16,9 +16,9 @@ pub use application_protocol::{ApplicationProtocol, Mode};
 pub use common::{Metadata, Percent, Span, StringMatch};
 pub use gateway::{ApiGateway, Gateway, GatewayProtocol, GatewayServer, IstioGateway, Proxies};
 pub use istio::{
-    ClientTls, ConnectionPool, ConsistentHash, DestinationRule, Endpoint, Host, HttpPool, LoadBalancer, Maglev,
-    OutlierDetection, PortPolicy, Resolution, RingHash, ServiceEntry, ServiceEntryPort, SimpleLb, Subset, TcpPool,
-    TlsMode, TrafficPolicy,
+    AssignedAddress, ClientTls, ConnectionPool, ConsistentHash, DestinationRule, Endpoint, Host, HttpPool,
+    LoadBalancer, Maglev, OutlierDetection, PortPolicy, Resolution, RingHash, ServiceEntry, ServiceEntryPort, SimpleLb,
+    Subset, TcpPool, TlsMode, TrafficPolicy, WorkloadSelector,
 };
 pub use kube::{EndpointPort, EndpointSlice, Service, ServicePort, SliceEndpoint, TargetPort};
 pub use meta_router::{

@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 from thrift.protocol.THeaderProtocol import THeaderProtocol
+from thrift.protocol.TMultiplexedProtocol import TMultiplexedProtocol
 from thrift.transport.TSocket import TSocket
 
 from common import ALLOWED, PROTO, SUB, TRANS, ZLIB
@@ -11,8 +12,9 @@ from peer import Demo
 
 @contextmanager
 def client(port, transport="framed", protocol="binary", zlib=False, headers=None, timeout=20_000,
-           address="127.0.0.1"):
-    """A client of the service `Demo`; `headers` go with every call where the transport has them."""
+           address="127.0.0.1", service=None):
+    """A client of the service `Demo`; `headers` go with every call where the transport has them, the name of the `service` with
+    calls to a multiplexed server."""
     socket = TSocket(address, port)
     socket.setTimeout(timeout)
     if transport == "header":
@@ -27,7 +29,7 @@ def client(port, transport="framed", protocol="binary", zlib=False, headers=None
         encoding = PROTO[protocol].getProtocol(outer)
     outer.open()
     try:
-        result = Demo.Client(encoding)
+        result = Demo.Client(TMultiplexedProtocol(encoding, service) if service else encoding)
         result.encoding = encoding
         yield result
     finally:

@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 
+from thrift.TMultiplexedProcessor import TMultiplexedProcessor
 from thrift.protocol.THeaderProtocol import THeaderProtocolFactory
 from thrift.server.TServer import TThreadedServer
 from thrift.transport.TSocket import TServerSocket
@@ -47,13 +48,19 @@ def main():
     arguments.add_argument("--version", default="v1")
     arguments.add_argument("--transport", default="framed", choices=["framed", "unframed", "header"])
     arguments.add_argument("--protocol", default="binary", choices=list(PROTO))
+    arguments.add_argument("--multiplexed", action="store_true", help="calls name the service: `Demo`")
     options = arguments.parse_args()
+    processor = Demo.Processor(Impl(options.version))
+    if options.multiplexed:
+        several = TMultiplexedProcessor()
+        several.registerProcessor("Demo", processor)
+        processor = several
     if options.transport == "header":
         transports, protocols = TTransportFactoryBase(), THeaderProtocolFactory(ALLOWED)
     else:
         transports, protocols = TRANS[options.transport], PROTO[options.protocol]
     socket = TServerSocket(options.address, options.port)
-    server = TThreadedServer(Demo.Processor(Impl(options.version)), socket, transports, protocols, daemon=True)
+    server = TThreadedServer(processor, socket, transports, protocols, daemon=True)
     print("READY", flush=True)
     server.serve()
 

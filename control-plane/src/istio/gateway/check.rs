@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::{super::check::destinations, Compiled, Facts, Fleet, Taken, host};
+use super::{
+    super::check::{Caller, destinations},
+    Compiled, Facts, Fleet, Taken, host,
+};
 use crate::{
     compile::Services,
     model::{Metadata, Model, Object},
@@ -37,8 +40,8 @@ pub(super) fn add(
         bound.check_names(gateways.iter().copied(), taken, output);
         let through = taken.iter().find(|one| gateways.iter().any(|name| bound.means(name, one.fleet)));
         if let Some(one) = through {
-            let from = format!("Gateway {}", one.fleet.gateway.origin.name);
-            destinations(service, &one.protocol.codec.name, &from, services, output);
+            let name = format!("Gateway {}", one.fleet.gateway.origin.name);
+            destinations(service, &[Caller { name, codec: &one.protocol.codec.name, number: None }], services, output);
         }
         let fleets = fleets.iter().filter(|fleet| gateways.iter().any(|name| bound.means(name, fleet)));
         for fleet in fleets {
@@ -101,7 +104,7 @@ fn connections(
                 let Some(to_host) = to["destination"]["host"].as_str() else { continue };
                 let to_host = services.host_of(to_host, &service.metadata);
                 let number = to["destination"]["port"]["number"].as_u64().and_then(|number| number.try_into().ok());
-                if services.speaks(&to_host, number, &one.protocol.codec.name) {
+                if services.why_not(&to_host, number, &one.protocol.codec.name).is_none() {
                     let reason = format!(
                         "the proxies of Gateway {} take {} for calls to `{to_host}`, so connections fail",
                         one.fleet.gateway.origin.name, one.protocol.codec.name
