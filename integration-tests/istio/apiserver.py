@@ -72,6 +72,7 @@ class Cluster:
         group = "rbac.authorization.k8s.io"
         subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}
         self.kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": NAMESPACE}})
+        self.kube.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "meltemi-last-good", "namespace": NAMESPACE}})
         for kind, file, place in (("ClusterRole", "clusterrole.yaml", {}), ("Role", "role.yaml", {"namespace": NAMESPACE})):
             metadata = {"name": "meltemi"} | place
             self.kube.apply(

@@ -14,7 +14,7 @@ from harness import DIST, ROOT, wait_until
 CHART = ROOT / "install" / "chart" / "meltemi"
 CRD = "apiextensions.k8s.io/v1", "CustomResourceDefinition"
 DEPLOYMENT = "apps/v1", "Deployment"
-ALWAYS = {"ClusterRole", "ClusterRoleBinding", "Deployment", "Role", "RoleBinding", "Service", "ServiceAccount"}
+ALWAYS = {"ClusterRole", "ClusterRoleBinding", "ConfigMap", "Deployment", "Role", "RoleBinding", "Service", "ServiceAccount"}
 # Values, and words that the Deployment then has.
 VARIANTS = {
     "defaults": ({}, ["--telemetry=true", "--root-namespace=istio-system", "meltemi/meltemi:0.1.0"]),

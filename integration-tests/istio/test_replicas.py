@@ -2,11 +2,12 @@
 
 import signal
 import time
+import urllib.parse
 
 import pytest
 
 from apiserver import rules
-from cluster_objects import VIRTUAL, cluster, condition, filters, router, service, space  # noqa: F401
+from cluster_objects import VIRTUAL, cluster, condition, filters, router, service, space, tcp_service  # noqa: F401
 from harness import wait_until
 from kube import ApiError
 
@@ -43,6 +44,39 @@ def test_a_restart_deletes_nothing_before_all_is_known(cluster, space):
         second.stop()
 
 
+def test_what_was_good_survives_a_restart(cluster, space):
+    """What became wrong while somebody looked goes on as it was, also at those who start later, until it is right again."""
+    kube, host = cluster.kube, f"bills.{space}.svc.cluster.local"
+
+    def bills(timeout: str) -> dict:
+        return router(space, "bills", host, routes=[{"name": "all", "timeout": timeout, "route": [{"destination": {"host": host}}]}])
+
+    def routes(replica) -> list:
+        return replica.json(f"/resources?type=Route&name={urllib.parse.quote(f'meltemi.hcm.out.{host}:9090')}")["Route"]
+
+    def kept() -> dict:
+        return kube.get("v1", "ConfigMap", "meltemi-last-good", "meltemi-system").get("data") or {}
+    first = cluster.replica("first").start()
+    # A number of its own: objects of other numbers change while services of other tests go.
+    kube.apply(service(space, port=9401), tcp_service(space, "bills"), bills("5s"))
+    wait_until(lambda: condition(kube, bills("5s"), "Programmed").get("status") == "True", "the good ones", 30)
+    written, served = filters(kube, space), routes(first)
+    assert written and "5s" in str(served)
+    kube.apply(service(space, codec="gopher", port=9401), bills("soon"))
+    wait_until(lambda: len(kept()) == 2, "what was good to be written down", 10)
+    first.stop()
+    second = cluster.replica("second").start()
+    try:
+        wait_until(second.is_leader, "the lease", 30)
+        wait_until(lambda: condition(kube, bills("soon"), "Accepted").get("status") == "False", "the status", 10)
+        assert (filters(kube, space), routes(second)) == (written, served)
+        kube.apply(service(space, codec="dubbo", port=9401), bills("6s"))
+        wait_until(lambda: "dubbo" in str(filters(kube, space)) and "6s" in str(routes(second)), "what is right now", 10)
+        wait_until(lambda: kept() == {}, "nothing to be kept", 10)
+    finally:
+        second.stop()
+
+
 def test_one_of_two_writes_and_the_other_follows(cluster, space):
     kube = cluster.kube
     replicas = [cluster.replica("left").start(), cluster.replica("right").start()]
@@ -50,7 +84,8 @@ def test_one_of_two_writes_and_the_other_follows(cluster, space):
     [other] = [one for one in replicas if one is not leader]
     kube.apply(service(space))
     wait_until(lambda: filters(kube, space), "the filters", 5)
-    assert "EnvoyFilter" in leader.log() and "EnvoyFilter" not in other.log()
+    wait_until(lambda: "EnvoyFilter" in leader.log(), "the leader's word of it", 5)
+    assert "EnvoyFilter" not in other.log()
     assert other.is_ready(), "both serve"
 
     leader.stop()

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Ordering,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -31,6 +31,8 @@ use crate::{
 pub(super) struct Cache {
     state: Mutex<State>,
     others: Others,
+    /// What was good before we started, by uid.
+    remembered: HashMap<String, AnyObject>,
     /// What is compiled may be another.
     pub(super) changed: Notify,
     /// What stands beside it, such as generations and status, may be another.
@@ -84,6 +86,11 @@ pub(super) struct Seen {
 }
 
 impl Cache {
+    /// Knows what was good before, by uid.
+    pub(super) fn remembering(remembered: HashMap<String, AnyObject>) -> Self {
+        Self { remembered, ..Self::default() }
+    }
+
     /// Takes what a watch of objects tells.
     pub(super) fn take(&self, watched: Watched, event: Event<Told>) {
         let mut state = self.lock();
@@ -95,7 +102,7 @@ impl Cache {
             let good = match (&content, before) {
                 // The object is another if it was made anew, though it has the name of the old one.
                 (Err(_), Some(before)) if Some(&before.about.uid) == told.metadata.uid.as_ref() => before.good.clone(),
-                (Err(_), _) => None,
+                (Err(_), _) => told.metadata.uid.as_ref().and_then(|uid| self.remembered.get(uid)).cloned(),
                 (Ok(parsed), _) => Some(parsed.clone()),
             };
             (key, Entry { about: About::new(watched, told), content, good })

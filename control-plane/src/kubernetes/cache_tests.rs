@@ -22,7 +22,10 @@ fn router(timeout: &str) -> Value {
 
 /// A cache in which everything was told once.
 fn complete() -> Cache {
-    let cache = Cache::default();
+    complete_from(Cache::default())
+}
+
+fn complete_from(cache: Cache) -> Cache {
     for watched in Watched::ALL.into_iter().filter(|watched| *watched != Watched::Pod) {
         assert!(cache.read().is_none());
         cache.take(watched, Event::Init);
@@ -48,6 +51,24 @@ fn nothing_is_read_before_all_is_told() {
         cache.absent(watched);
     }
     assert!(cache.read().is_none(), "pods are everywhere");
+}
+
+#[test]
+fn what_was_good_before_the_start_is_of_the_same_object() {
+    let good = |name: &str| {
+        let mut metadata = told(name, 1, Value::Null).metadata;
+        metadata.uid = None;
+        parse(Watched::MetaRouter, &metadata, &router("1s")).unwrap()
+    };
+    let remembered = ["same", "anew"].map(|name| (format!("uid-{name}"), good(name)));
+    let cache = complete_from(Cache::remembering(remembered.into()));
+    cache.take(Watched::MetaRouter, Event::Apply(told("same", 1, router("soon"))));
+    let mut anew = told("anew", 1, router("soon"));
+    anew.metadata.uid = Some("another".to_owned());
+    cache.take(Watched::MetaRouter, Event::Apply(anew));
+    let seen = cache.read().unwrap();
+    assert_eq!((seen.model.meta_routers.len(), seen.problems.len()), (1, 2));
+    assert_eq!(seen.model.meta_routers[0].metadata.name, "same");
 }
 
 #[test]

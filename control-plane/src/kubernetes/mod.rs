@@ -21,6 +21,7 @@ mod preflight;
 mod remove;
 mod reporter;
 mod serve;
+mod state;
 mod status;
 mod watches;
 mod writer;

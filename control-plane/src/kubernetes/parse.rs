@@ -1,10 +1,10 @@
 //! Objects of the API into the objects of the model, by the same types as a folder's.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use kube::core::{ApiResource, ObjectMeta};
+use kube::core::{ApiResource, DynamicObject, ObjectMeta};
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::kinds::Watched;
 use crate::{
@@ -26,13 +26,14 @@ pub(super) fn origin(resource: &ApiResource, metadata: &ObjectMeta) -> Origin {
 
 /// Reads an object, or says which field is wrong.
 pub(super) fn parse(watched: Watched, metadata: &ObjectMeta, data: &Value) -> Result<AnyObject, Box<Problem>> {
-    let origin = origin(&watched.resource(), metadata);
+    let mut origin = origin(&watched.resource(), metadata);
     let metadata = Metadata {
         name: metadata.name.clone().unwrap_or_default(),
         namespace: metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),
         labels: metadata.labels.clone().unwrap_or_default(),
         annotations: annotations(metadata),
     };
+    origin.document = document(watched, &metadata, data);
     Ok(match watched {
         Watched::Service => AnyObject::Service(object(origin, metadata, data)?),
         Watched::EndpointSlice => AnyObject::EndpointSlice(flat(origin, metadata, data)?),
@@ -61,6 +62,37 @@ pub(super) fn parse(watched: Watched, metadata: &ObjectMeta, data: &Value) -> Re
         }
         Watched::Pod => return Err(Box::new(origin.error("", "pods have nothing to be parsed"))),
     })
+}
+
+/// All that is needed to read the object again. Endpoints are never wrong, and many.
+fn document(watched: Watched, metadata: &Metadata, data: &Value) -> Option<Arc<str>> {
+    if watched == Watched::EndpointSlice {
+        return None;
+    }
+    let resource = watched.resource();
+    let Metadata { name, namespace, labels, annotations } = metadata;
+    let metadata = json!({"name": name, "namespace": namespace, "labels": labels, "annotations": annotations});
+    let (version, kind) = (resource.api_version, resource.kind);
+    let mut object = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": data.get("spec")});
+    if watched == Watched::ServiceEntry
+        && let Some(addresses) = data.pointer("/status/addresses")
+        && let Some(fields) = object.as_object_mut()
+    {
+        fields.insert("status".to_owned(), json!({"addresses": addresses}));
+    }
+    Some(object.to_string().into())
+}
+
+/// Reads the document of an object.
+pub(super) fn read_again(document: &str) -> Option<AnyObject> {
+    let object: DynamicObject = serde_json::from_str(document).ok()?;
+    let types = object.types.as_ref()?;
+    let is_it = |watched: &Watched| {
+        let resource = watched.resource();
+        (&resource.api_version, &resource.kind) == (&types.api_version, &types.kind)
+    };
+    let watched = Watched::ALL.into_iter().find(is_it)?;
+    parse(watched, &object.metadata, &object.data).ok()
 }
 
 fn annotations(metadata: &ObjectMeta) -> BTreeMap<String, String> {
@@ -133,6 +165,29 @@ mod tests {
         };
         let assigned: Vec<_> = entry.spec.assigned.iter().map(|one| (one.host.as_str(), one.value.as_str())).collect();
         assert_eq!(assigned, [("a.test", "240.240.0.1")]);
+    }
+
+    #[test]
+    fn a_document_says_the_same_again() {
+        let services = json!({"spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 1}]}, "status": {}});
+        let routers = json!({"spec": {"hosts": ["a"], "routes": [{"name": "r", "timeout": "5s"}]}});
+        for (watched, data) in [
+            (Watched::Service, services),
+            (Watched::MetaRouter, routers.clone()),
+            (Watched::AerakiMetaRouter, routers),
+            (
+                Watched::ServiceEntry,
+                json!({"spec": {"hosts": ["a"]}, "status": {"addresses": [{"host": "a", "value": "240.240.0.1"}]}}),
+            ),
+            (Watched::ApiGateway, json!({"spec": {"gatewayClassName": "istio", "listeners": [{"port": 1}]}})),
+        ] {
+            let object = parse(watched, &metadata(), &data).unwrap();
+            let document = object.origin().document.clone().unwrap();
+            assert_eq!(read_again(&document), Some(object), "{document}");
+        }
+        assert_eq!(read_again("{}"), None);
+        let slice = parse(Watched::EndpointSlice, &metadata(), &json!({"endpoints": []})).unwrap();
+        assert_eq!(slice.origin().document, None);
     }
 
     #[test]

@@ -29,6 +29,7 @@ use super::{
     live::{Live, Target},
     others::Other,
     reporter::{Judged, Reporter},
+    state::{Documents, State},
     watches,
     writer::{Order, Wanted, Writer},
 };
@@ -36,7 +37,7 @@ use crate::{
     compile::Compiled,
     istio::{self, Facts},
     last_good::LastGood,
-    model::check_annotations,
+    model::{AnyObject, check_annotations},
     problem::{Key, Problem, Severity},
     snapshot::{Snapshot, TypeUrl, version_of_all},
     store::Store,
@@ -93,12 +94,19 @@ pub async fn serve(
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let identity = identity();
-    let (cache, live) = (Arc::new(Cache::default()), Arc::new(Live::default()));
+    let live = Arc::new(Live::default());
     let events = Events::new(client.clone(), &identity);
     let (elector, leadership) = Elector::new(client.clone(), &settings.namespace, &identity);
     let (orders, ordered) = watch::channel(None);
     let (reports, report) = watch::channel(Default::default());
     let (judgements, judged) = watch::channel(Arc::default());
+    let (documents, documented) = watch::channel(None);
+    let state = State::new(client.clone(), &settings.namespace, leadership.clone());
+    let remembered = tokio::select! {
+        remembered = state.load() => remembered,
+        _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+    };
+    let cache = Arc::new(Cache::remembering(remembered.clone()));
     let mut tasks = JoinSet::new();
     watches::read(&client, &cache, &mut tasks);
     watches::write(&client, &live, &mut tasks);
@@ -106,7 +114,17 @@ pub async fn serve(
     tasks.spawn(writer.run(ordered));
     let reporter = Reporter { client, cache: cache.clone(), store: store.clone(), leadership, events, report, judged };
     tasks.spawn(reporter.run());
-    let publisher = Publisher { settings, store, orders, judgements, last_good: LastGood::default(), last: None };
+    tasks.spawn(state.run(documented));
+    let publisher = Publisher {
+        settings,
+        store,
+        orders,
+        judgements,
+        documents,
+        remembered: Some(remembered),
+        last_good: LastGood::default(),
+        last: None,
+    };
     tasks.spawn(publisher.run(cache));
     let (end, ended) = watch::channel(false);
     let elector = tokio::spawn(elector.run(ended));
@@ -137,6 +155,9 @@ struct Publisher {
     store: Arc<Store>,
     orders: watch::Sender<Option<Arc<Order>>>,
     judgements: watch::Sender<Arc<Judged>>,
+    documents: watch::Sender<Option<Arc<Documents>>>,
+    /// What was good before we started, by uid, until there is something to compile.
+    remembered: Option<HashMap<String, AnyObject>>,
     last_good: LastGood,
     /// What was published last.
     last: Option<(Vec<String>, Vec<Problem>)>,
@@ -168,6 +189,10 @@ impl Publisher {
                 (object, (key, reference))
             })
             .unzip();
+        if let Some(remembered) = self.remembered.take() {
+            let there = about.iter().filter_map(|about| remembered.get(&about.uid));
+            self.last_good = LastGood::from_objects(there.cloned());
+        }
         let facts = Facts { root_namespace: self.settings.root_namespace.clone(), workloads, others };
         // What is served was mostly compiled last: then it need not be once more.
         let last = RefCell::new(None);
@@ -206,16 +231,28 @@ impl Publisher {
             let owner = owners.get(&target).and_then(|(_, reference)| reference.clone());
             (target, Wanted::new(&desired.spec, owner))
         });
-        // After a restart nothing good is known of an object that is wrong now: what was made from it stays.
         let wrong: HashSet<Key> = problems
             .iter()
             .filter(|problem| problem.severity == Severity::Error)
             .map(|problem| problem.origin.key())
             .collect();
+        self.keep(&about, &wrong);
+        // Where nothing good is known of an object, as it was wrong before any of us saw it, what was made from it stays.
         let held = about.iter().filter(|about| wrong.contains(&about.key)).map(|about| about.uid.clone()).collect();
         let number = self.order(Order { number: 0, wanted: wanted.collect(), held });
         let owners = owners.into_iter().map(|(target, (uid, _))| (target, uid)).collect();
         self.judgements.send_replace(Arc::new(Judged { number, about, others: references, problems, owners }));
+    }
+
+    /// Has the last good versions of what is wrong written down for those of us that start later.
+    fn keep(&self, about: &[About], wrong: &HashSet<Key>) {
+        let wrong = about.iter().filter(|about| wrong.contains(&about.key));
+        let kept = wrong.filter_map(|about| {
+            let document = self.last_good.good(&about.key)?.origin().document.as_deref()?;
+            Some((about.uid.clone(), document.to_owned()))
+        });
+        let kept = Some(Arc::new(kept.collect()));
+        self.documents.send_if_modified(|now| std::mem::replace(now, kept.clone()) != kept);
     }
 
     /// Gives an order to the writer, unless it is the one that it has; gives its number.

@@ -63,6 +63,11 @@ impl LastGood {
         all.into_iter().map(|(_, object)| object).collect()
     }
 
+    /// The last good version of an object.
+    pub fn good(&self, key: &Key) -> Option<&AnyObject> {
+        self.good.get(key)
+    }
+
     /// Takes the newest model. An object that is not in it is gone.
     pub fn take(&mut self, newest: Model, judge: impl Fn(&Model) -> Compiled) -> Served {
         let newest: Vec<AnyObject> = newest.into_objects().collect();
