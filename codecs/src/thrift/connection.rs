@@ -20,7 +20,10 @@ pub(super) const INFLATED: usize = 4096;
 pub(super) struct ThriftConnection {
     pub(super) codec: Thrift,
     pub(super) limits: Limits,
+    /// Of the last message.
     transport: Option<Transport>,
+    /// A message had a transport whose replies are told apart by their order alone.
+    ordered: bool,
     /// The walk over an unframed message that is not whole yet.
     walk: Walk,
     pub(super) context: Vec<u8>,
@@ -31,7 +34,8 @@ pub(super) struct ThriftConnection {
 impl ThriftConnection {
     pub(super) fn new(codec: Thrift, limits: Limits) -> Self {
         Self {
-            transport: codec.transport,
+            transport: None,
+            ordered: false,
             codec,
             limits,
             walk: Walk::new(),
@@ -41,18 +45,21 @@ impl ThriftConnection {
         }
     }
 
+    /// The transport of the message at the start of `buf`. A proxy in front of us may share its connections among clients
+    /// of several, so the next message can have another than the last.
     pub(super) fn transport(&mut self, buf: &[u8]) -> Result<Transport, NoMessage> {
-        if let Some(transport) = self.transport {
-            return Ok(transport);
+        if let Some(only) = self.codec.transport {
+            return Ok(only);
         }
-        match transport(buf) {
-            Detected::Transport(found) => {
-                self.transport = Some(found);
-                Ok(found)
-            }
-            Detected::NeedMore(needed) => Err(NoMessage::Short(needed)),
-            Detected::Nothing => Err(NoMessage::Bad(DecodeError::malformed("not Thrift", 0))),
-        }
+        let found = match (transport(buf), self.transport) {
+            (Detected::Transport(found), _) | (Detected::Guess(found), None) => found,
+            (Detected::Guess(_) | Detected::Nothing, Some(last)) => last,
+            (Detected::NeedMore(needed), _) => return Err(NoMessage::Short(needed)),
+            (Detected::Nothing, None) => return Err(NoMessage::Bad(DecodeError::malformed("not Thrift", 0))),
+        };
+        self.transport = Some(found);
+        self.ordered |= matches!(found, Transport::Framed | Transport::Unframed);
+        Ok(found)
     }
 
     fn decode_unframed<'a>(&'a mut self, buf: &'a [u8]) -> Result<Decoded<'a>, NoMessage> {
@@ -218,7 +225,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Every frame of a connection has its transport's magic, not the first alone.
+/// Where the transport is given, every frame has its magic.
 fn check_magic(buf: &[u8], transport: Transport) -> Result<(), NoMessage> {
     let magic = match transport {
         Transport::Framed | Transport::Unframed => return Ok(()),
@@ -274,14 +281,15 @@ impl Connection for ThriftConnection {
     }
 
     fn reset(&mut self) {
-        self.transport = self.codec.transport;
+        self.transport = None;
+        self.ordered = false;
         self.walk.stop();
     }
 
     fn ordering(&self) -> Option<Ordering> {
-        self.transport.map(|transport| match transport {
-            Transport::Header | Transport::TtHeader => Ordering::Multiplexed,
-            Transport::Framed | Transport::Unframed => Ordering::Ordered,
-        })
+        match self.codec.transport.or(self.transport)? {
+            Transport::Header | Transport::TtHeader if !self.ordered => Some(Ordering::Multiplexed),
+            _ => Some(Ordering::Ordered),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Which transport a connection speaks, from its first bytes.
+//! Which transport a message has, from its first bytes.
 
 use super::message::{BINARY_MAGIC, COMPACT_MAGIC};
 
@@ -15,6 +15,8 @@ pub(super) enum Transport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Detected {
     Transport(Transport),
+    /// Old binary has no magic: this is what it most likely is.
+    Guess(Transport),
     NeedMore(usize),
     Nothing,
 }
@@ -27,27 +29,26 @@ pub(super) const TTHEADER_MAGIC: [u8; 2] = [0x10, 0x00];
 /// Longest method name by which an old binary message is recognised.
 const MAX_OLD_NAME: u32 = 0xffff;
 
-/// Detects the transport of a client or server that sends `head` first.
+/// Detects the transport of the message that starts with `head`.
 pub(super) fn transport(head: &[u8]) -> Detected {
     match *head {
         [b0, b1, ..] if [b0, b1] == BINARY_MAGIC => Detected::Transport(Transport::Unframed),
         [COMPACT_MAGIC, ..] => Detected::Transport(Transport::Unframed),
         [l3, l2, l1, l0, n3, n2, n1, n0, ..] => {
             let (length, next) = (u32::from_be_bytes([l3, l2, l1, l0]), u32::from_be_bytes([n3, n2, n1, n0]));
-            let found = match [n3, n2] {
-                HEADER_MAGIC => Some(Transport::Header),
-                TTHEADER_MAGIC => Some(Transport::TtHeader),
-                BINARY_MAGIC => Some(Transport::Framed),
-                [COMPACT_MAGIC, _] => Some(Transport::Framed),
+            match [n3, n2] {
+                HEADER_MAGIC => Detected::Transport(Transport::Header),
+                TTHEADER_MAGIC => Detected::Transport(Transport::TtHeader),
+                BINARY_MAGIC => Detected::Transport(Transport::Framed),
+                [COMPACT_MAGIC, _] => Detected::Transport(Transport::Framed),
                 // Old binary: the message starts with the name's length. Behind a frame's length that is a small number,
                 // without a frame the name itself, which is text.
-                _ if next <= MAX_OLD_NAME && next < length => Some(Transport::Framed),
+                _ if next <= MAX_OLD_NAME && next < length => Detected::Guess(Transport::Framed),
                 [first, _] if length <= MAX_OLD_NAME && (first.is_ascii_alphabetic() || first == b'_') => {
-                    Some(Transport::Unframed)
+                    Detected::Guess(Transport::Unframed)
                 }
-                _ => None,
-            };
-            found.map_or(Detected::Nothing, Detected::Transport)
+                _ => Detected::Nothing,
+            }
         }
         _ => Detected::NeedMore(8usize.saturating_sub(head.len())),
     }
@@ -64,8 +65,8 @@ mod tests {
         assert_eq!(found("8221"), Detected::Transport(Transport::Unframed));
         assert_eq!(found("0000001580010001"), Detected::Transport(Transport::Framed));
         assert_eq!(found("0000001582210005"), Detected::Transport(Transport::Framed));
-        assert_eq!(found("000000150000000568"), Detected::Transport(Transport::Framed));
-        assert_eq!(found("0000000568656c6c6f"), Detected::Transport(Transport::Unframed));
+        assert_eq!(found("000000150000000568"), Detected::Guess(Transport::Framed));
+        assert_eq!(found("0000000568656c6c6f"), Detected::Guess(Transport::Unframed));
         assert_eq!(found("000000460fff0000"), Detected::Transport(Transport::Header));
         assert_eq!(found("0000004610000000"), Detected::Transport(Transport::TtHeader));
         assert_eq!(found("0000"), Detected::NeedMore(6));

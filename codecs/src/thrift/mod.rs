@@ -55,7 +55,7 @@ pub const ENTRY: CodecEntry = CodecEntry {
 const TRANSPORT: OptionDoc = OptionDoc {
     name: "transport",
     values: &["auto", "framed", "unframed", "header", "ttheader"],
-    help: "what surrounds a message; `auto` looks at the first bytes of each connection",
+    help: "what surrounds a message; `auto` looks at the first bytes of each message",
 };
 const PROTOCOL: OptionDoc = OptionDoc {
     name: "protocol",
@@ -129,8 +129,10 @@ impl Codec for Thrift {
 
     fn probe(&self, head: &[u8]) -> Probe {
         match detect::transport(head) {
-            Detected::Transport(found) if self.transport.is_none_or(|only| only == found) => Probe::Match,
-            Detected::Transport(_) => Probe::NoMatch,
+            Detected::Transport(found) | Detected::Guess(found) if self.transport.is_none_or(|only| only == found) => {
+                Probe::Match
+            }
+            Detected::Transport(_) | Detected::Guess(_) => Probe::NoMatch,
             Detected::NeedMore(needed) => Probe::NeedMore(needed),
             Detected::Nothing => Probe::NoMatch,
         }

@@ -319,6 +319,25 @@ fn ordering_follows_the_transport() {
 }
 
 #[test]
+fn a_connection_that_clients_share_has_messages_of_every_transport() {
+    let captures: Vec<_> = captures().into_iter().chain(captures()).collect();
+    let alone = |client: &[u8]| split_invariant(&codec(&[]), Peer::Client, client).frames;
+    let frames: Vec<String> = captures.iter().flat_map(|(_, (client, _))| alone(client)).collect();
+    let mixed: Vec<u8> = captures.iter().flat_map(|(_, (client, _))| client.to_vec()).collect();
+    assert_eq!(decode_in_pieces(&codec(&[]), Peer::Client, &Limits::default(), &mixed, &[]).frames, frames);
+    // From the first message on whose reply is known by its order alone, all are answered in order.
+    let mut connection = codec(&[]).connect(Peer::Client, &Limits::default());
+    for ((client, _), expected) in [
+        (capture!("header-compact"), Ordering::Multiplexed),
+        (capture!("framed-binary"), Ordering::Ordered),
+        (capture!("header-compact"), Ordering::Ordered),
+    ] {
+        connection.decode(client, &NothingInFlight).unwrap();
+        assert_eq!(connection.ordering(), Some(expected));
+    }
+}
+
+#[test]
 fn elements_count_the_same_in_any_pieces() {
     let (client, _) = capture!("unframed-binary");
     for max_elements in 1..60 {
