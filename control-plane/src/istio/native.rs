@@ -45,7 +45,7 @@ fn client(port: &MeshPort<'_>, facts: &Facts, options: &Options, output: &mut Co
     for listener in port.listeners() {
         let place = Place { side: Side::Client, listener: &listener, destination_port: None };
         patches.push(patch::declare(&place, &declare_name));
-        patches.push(patch::insert(&place, HCM, &inlet_name));
+        patches.push(patch::insert(&place, HCM, &inlet_name, shared));
         if !shared && !options.stock_envoy {
             patches.push(patch::remove_http_filter(&place, ALPN_FILTER));
         }
@@ -87,7 +87,7 @@ fn server(port: &MeshPort<'_>, output: &mut Compiled) {
     }
     for target in &port.targets {
         let place = Place { side: Side::Server, listener: INBOUND, destination_port: Some(*target) };
-        patches.push(patch::insert(&place, HCM, &inlet_name));
+        patches.push(patch::insert(&place, HCM, &inlet_name, false));
         patches.push(patch::bridge(Side::Server, json!({"portNumber": target}), &outlet(port)));
     }
     let config = InletConfig { authority: Some(port.authority()), ..inlet(port) };

@@ -25,6 +25,11 @@ const LISTENER_FILTER: &str =
 const NETWORK_FILTER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter";
 
+/// Finds out once more where a connection was meant to go.
+const ORIGINAL_DST: &str = "type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
+/// Without rules it lets everybody in.
+const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC";
+
 impl Side {
     const fn context(self) -> &'static str {
         match self {
@@ -87,25 +92,32 @@ pub(super) fn declare(place: &Place<'_>, name: &str) -> Value {
         Side::Server => "ADD",
     };
     let listener = json!({"name": place.listener});
-    patch("LISTENER_FILTER", place.side, ("listener", listener), operation, discovered(name, LISTENER_FILTER))
+    let filter = discovered(name, LISTENER_FILTER, Some(json!({"@type": ORIGINAL_DST})));
+    patch("LISTENER_FILTER", place.side, ("listener", listener), operation, filter)
 }
 
 /// A filter whose configuration comes by ECDS: a proxy that cannot load the module loses the connections that need it, not
-/// the listener, and a sidecar's inbound listener is all it has.
-fn discovered(name: &str, kind: &str) -> Value {
+/// the listener, and a sidecar's inbound listener is all it has. Without a configuration Envoy closes every connection that
+/// meets the filter; where others' connections meet it, `instead` is a filter that leaves them as they are.
+fn discovered(name: &str, kind: &str, instead: Option<Value>) -> Value {
     let source = json!({"ads": {}, "initial_fetch_timeout": "2s", "resource_api_version": "V3"});
-    json!({"name": name, "config_discovery": {"config_source": source, "type_urls": [kind]}})
+    let mut discovery = json!({"config_source": source, "type_urls": [kind]});
+    if let Some(filter) = instead {
+        discovery["type_urls"] = json!([kind, filter["@type"]]);
+        discovery["default_config"] = filter;
+    }
+    json!({"name": name, "config_discovery": discovery})
 }
 
-/// A network filter in front of `before`.
-pub(super) fn insert(place: &Place<'_>, before: &str, name: &str) -> Value {
+/// The inlet in front of `before`. `shared`: connections to other services come by as well.
+pub(super) fn insert(place: &Place<'_>, before: &str, name: &str, shared: bool) -> Value {
     let chain = place.listener(json!({"filter": {"name": before}}));
-    patch("NETWORK_FILTER", place.side, ("listener", chain), "INSERT_BEFORE", network_filter(name))
+    patch("NETWORK_FILTER", place.side, ("listener", chain), "INSERT_BEFORE", network_filter(name, shared))
 }
 
 /// A network filter that istiod serves by ECDS.
-pub(super) fn network_filter(name: &str) -> Value {
-    discovered(name, NETWORK_FILTER)
+pub(super) fn network_filter(name: &str, shared: bool) -> Value {
+    discovered(name, NETWORK_FILTER, shared.then(|| json!({"@type": RBAC, "stat_prefix": "meltemi_absent"})))
 }
 
 /// Another filter in the place of `tcp_proxy`.

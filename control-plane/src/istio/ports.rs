@@ -57,12 +57,19 @@ impl MeshPort<'_> {
             return Vec::new();
         }
         let named = |address: &dyn std::fmt::Display| format!("{address}_{}", self.number);
-        let wildcard = if self.addresses.first().is_some_and(IpAddr::is_ipv6) { "::" } else { "0.0.0.0" };
+        let first_of = |ipv6: bool| self.addresses.iter().find(|address| address.is_ipv6() == ipv6);
         if self.shape == Shape::Http {
-            return vec![named(&wildcard)];
+            // The shared one is called by the families that a proxy has, not by those of the service.
+            let wildcards = ["0.0.0.0", "::"].into_iter().take(if first_of(true).is_some() { 2 } else { 1 });
+            return wildcards.map(|wildcard| named(&wildcard)).collect();
         }
-        let own = self.addresses.len().min(if self.apart { usize::MAX } else { 1 });
-        let mut names: Vec<String> = self.addresses.iter().take(own).map(|address| named(address)).collect();
+        let mut names: Vec<String> = match self.addresses.as_slice() {
+            // A proxy of both families calls it by the first address, one of a single family by the first of its own.
+            [first, ..] if !self.apart => {
+                std::iter::once(first).chain(first_of(!first.is_ipv6())).map(|address| named(address)).collect()
+            }
+            addresses => addresses.iter().map(|address| named(address)).collect(),
+        };
         if self.anywhere {
             names.push(named(&"0.0.0.0"));
         }

@@ -43,7 +43,7 @@ pub(super) fn add(
     let inlet_name = port.extension_name("inlet", Side::Client);
     for listener in port.listeners() {
         let place = Place { side: Side::Client, listener: &listener, destination_port: None };
-        patches.push(patch::insert(&place, TCP_PROXY, &inlet_name));
+        patches.push(patch::insert(&place, TCP_PROXY, &inlet_name, false));
         let name = mesh::outbound_name(port.host, port.number);
         patches.push(patch::replace_tcp_proxy(&place, manager(&name, &outbound)));
         patches.push(patch::add_chain(&place, keeper(&name)));
@@ -66,7 +66,7 @@ fn server(port: &MeshPort<'_>, output: &mut Compiled) {
     let mut patches = Vec::new();
     for target in &port.targets {
         let place = Place { side: Side::Server, listener: INBOUND, destination_port: Some(*target) };
-        patches.push(patch::insert(&place, TCP_PROXY, &inlet_name));
+        patches.push(patch::insert(&place, TCP_PROXY, &inlet_name, false));
         let cluster = mesh::inbound_cluster(*target);
         let name = mesh::inbound_name(port.host, port.number, *target);
         patches.push(patch::replace_tcp_proxy(&place, manager(&name, &cluster)));

@@ -3,6 +3,7 @@
 mod check;
 mod entries;
 mod gateway;
+mod places;
 mod several;
 
 use serde_json::Value;

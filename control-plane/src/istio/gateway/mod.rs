@@ -152,7 +152,7 @@ impl Taken<'_> {
                 ("listener", json!({"portNumber": port, "filterChain": chain}))
             };
             let before = place(json!({"filter": {"name": HCM}}));
-            let inlet = patch::network_filter(&name);
+            let inlet = patch::network_filter(&name, false);
             patches.push(patch::patch_in(CONTEXT, "NETWORK_FILTER", before, "INSERT_BEFORE", inlet));
             if !options.stock_envoy {
                 let filter = place(json!({"filter": {"name": HCM, "subFilter": {"name": ALPN_FILTER}}}));
