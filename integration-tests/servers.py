@@ -61,3 +61,10 @@ class Counted(Server):
             self.asked += 1
             return answer(frame, self.asked)
         super().__init__(per_frame(count), *where)
+
+
+def web_page(peer):
+    """Answers one HTTP request."""
+    while not peer.socket.recv(4096).endswith(b"\r\n\r\n"):
+        pass
+    peer.send(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")

@@ -16,7 +16,7 @@ from kube import Kubernetes
 from pod import Pod
 from processes import BRIDGE, Registry, remove_namespace, sh
 
-SUBNET = "10.91.0"
+SUBNET, SUBNET_6 = "10.91.0", "fd91:"
 ISTIOD = istiod.Ports(15010, 15012, 8080, 15017, 15014)
 ISTIO_VERSION = "1.31.0"
 
@@ -45,7 +45,7 @@ class Space:
 
     def start(self, pods: dict[str, dict]):
         """Starts pods at once. Options: labels, envoy, module, sidecar=False, account, istio_version, certificates=True, gateway=True,
-        ports, proxy_metadata."""
+        ports, proxy_metadata, dual_stack=True."""
         started = []
         for name, options in pods.items():
             options = {"envoy": self.envoy, "module": self.module, "account": "default", "istio_version": ISTIO_VERSION,
@@ -95,7 +95,7 @@ class Space:
 class Bed:
     """One mesh; one at a time on a machine."""
 
-    bridge, host = BRIDGE, f"{SUBNET}.1"
+    bridge, host, host_6 = BRIDGE, f"{SUBNET}.1", f"{SUBNET_6}:1"
 
     def __init__(self, binaries: pathlib.Path):
         self.registry = Registry()
@@ -106,6 +106,10 @@ class Bed:
     @staticmethod
     def address(number: int) -> str:
         return f"{SUBNET}.{number}"
+
+    @staticmethod
+    def address_6(number: int) -> str:
+        return f"{SUBNET_6}:{number:x}"
 
     @property
     def kubeconfig(self) -> pathlib.Path:
@@ -121,6 +125,7 @@ class Bed:
             self.kube.definitions(self.binaries / "gateway-api-crds.yaml")
             sh("ip", "link", "add", BRIDGE, "type", "bridge")
             sh("ip", "addr", "add", f"{self.host}/24", "dev", BRIDGE)
+            sh("ip", "addr", "add", f"{self.host_6}/64", "dev", BRIDGE, "nodad")
             sh("ip", "link", "set", BRIDGE, "up")
             self.istiod()
         except BaseException:
@@ -136,7 +141,8 @@ class Bed:
         mesh = {"accessLogFile": "access.log", "accessLogEncoding": "JSON",
                 "defaultConfig": {"discoveryAddress": "istiod.istio-system.svc:15012"}}
         istiod.start(self.registry, self.binaries, self.kubeconfig, self.folder, self.host, ISTIOD, mesh,
-                     PILOT_ENABLE_METADATA_EXCHANGE="false", PILOT_ENABLE_ALPN_FILTER="false", PILOT_ENABLE_GATEWAY_API="true")
+                     PILOT_ENABLE_METADATA_EXCHANGE="false", PILOT_ENABLE_ALPN_FILTER="false", PILOT_ENABLE_GATEWAY_API="true",
+                     ISTIO_DUAL_STACK="true")
         wait_until(lambda: self.pilot("/ready") is not None, "istiod", 90)
 
     def pilot(self, path: str, port=8080) -> str:

@@ -9,11 +9,14 @@ from clients import client
 from harness import wait_until
 
 
-def call(pod, address: str, port: int, method="hello", argument="x", count=1, **options):
-    """Answers by their text, exceptions by their type and message; all on one connection."""
+def call(pod, address: str, port: int, method="hello", argument="x", count=1, headers=None, **options):
+    """Answers by their text, exceptions by their type and message; all on one connection. Headers need THeader."""
     seen = collections.Counter()
     with pod.dialed(client(port, address=address, **options)) as demo:
         for _ in range(count):
+            # THeader sends a header with one call only.
+            for name, value in (headers or {}).items():
+                demo.encoding.trans.set_header(name.encode(), value.encode())
             seen[one(demo, method, argument)] += 1
     return seen
 

@@ -5,12 +5,12 @@ from calls import eventually
 BOTH = {"v1: hello x", "v2: hello x"}
 
 
-def two_versions(space, port: int, ports: list[dict], filter_name: str, **others: dict):
+def two_versions(space, port: int, ports: list[dict], filter_name: str, transport="framed", **others: dict):
     """Service `echo` in front of the pods `v1` and `v2`, and a pod `client` beside `others`. Gives it when the sidecars of all three
     have the filter of the name, in which `{side}` is `out` or `in` and `{host}` the service, and the client reaches both versions."""
     space.start({"client": {}} | others | {version: {"labels": {"app": "echo", "version": version}} for version in ("v1", "v2")})
     for version in ("v1", "v2"):
-        space.pods[version].thrift_server(port)
+        space.pods[version].thrift_server(port, transport)
     service = space.service("echo", {"app": "echo"}, ports)
     for name in ("client", "v1", "v2"):
         space.pods[name].has(filter_name.format(side="out" if name == "client" else "in", host=service.host))
@@ -18,7 +18,7 @@ def two_versions(space, port: int, ports: list[dict], filter_name: str, **others
     return service
 
 
-def of_tcp_shape(space, port: int, **others: dict):
+def of_tcp_shape(space, port: int, transport="framed", **others: dict):
     """The same on a port that is named as Aeraki wants it."""
     ports = [{"name": "tcp-metaprotocol-thrift", "port": port}]
-    return two_versions(space, port, ports, f"meltemi.hcm.{{side}}.{{host}}:{port}", **others)
+    return two_versions(space, port, ports, f"meltemi.hcm.{{side}}.{{host}}:{port}", transport, **others)

@@ -58,7 +58,7 @@ class Kubernetes:
              "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", str(self.port), "--endpoint-reconciler-type",
              "none", "--cert-dir", folder / "certs", "--token-auth-file", folder / "tokens.csv", "--authorization-mode", "RBAC",
              "--service-account-issuer", f"https://127.0.0.1:{self.port}", "--service-account-key-file", key,
-             "--service-account-signing-key-file", key, "--service-cluster-ip-range", "10.96.0.0/16",
+             "--service-account-signing-key-file", key, "--service-cluster-ip-range", "10.96.0.0/16,fd96::/112",
              "--disable-admission-plugins", "ServiceAccount", "--allow-privileged=true"], folder / "kube-apiserver.log")
         certificate = folder / "certs" / "apiserver.crt"
         wait_until(certificate.exists, "the API server's certificate", 60)

@@ -3,6 +3,11 @@
 NETWORKING = "networking.istio.io/v1"
 
 
+def host_of(service: str, space) -> str:
+    """A Service's name in the mesh."""
+    return f"{service}.{space.name}.svc.cluster.local"
+
+
 def virtual_service(name: str, host: str, *http: dict) -> dict:
     return {"apiVersion": NETWORKING, "kind": "VirtualService", "metadata": {"name": name}, "spec": {"hosts": [host], "http": list(http)}}
 

@@ -29,9 +29,10 @@ class Pod:
 
     def __init__(self, space, name: str, number: int, labels: dict, envoy: pathlib.Path | None, module: pathlib.Path | None,
                  account: str, istio_version: str, certificates=False, gateway=False, ports: dict[str, int] | None = None,
-                 proxy_metadata: dict[str, str] | None = None):
+                 proxy_metadata: dict[str, str] | None = None, dual_stack=False):
         self.space, self.bed, self.name = space, space.bed, name
         self.ip, self.netns, self.link = self.bed.address(number), f"meltemi-{number}", f"meltemi{number}"
+        self.ip_6 = self.bed.address_6(number) if dual_stack else None
         self.labels, self.envoy, self.module = dict(labels), envoy, module
         if module:
             self.labels["meltemi.dev/module"] = "1"
@@ -54,14 +55,23 @@ class Pod:
         (hosts / "hosts").write_text(f"127.0.0.1 localhost\n{self.ip} {socket.gethostname()}\n{bed.host} istiod.istio-system.svc\n")
         # Nobody answers there, and says so: a name that is not in `hosts` is not waited for.
         (hosts / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+        if self.ip_6:
+            # As Istio's init container does: what a sidecar passes on to its application comes from ::6.
+            for command in (f"addr add {self.ip_6}/64 dev eth0 nodad", f"-6 route add default via {bed.host_6}", "addr add ::6/128 dev lo"):
+                sh("ip", "-n", self.netns, *command.split())
         if self.envoy and not self.gateway:
-            # As Istio's own; the second and third are for pods that call themselves by a Service.
-            for rule in ("-N OUT", "-A OUTPUT -p tcp -j OUT", "-A OUT -s 127.0.0.6/32 -o lo -j RETURN",
-                         f"-A OUT ! -d 127.0.0.1/32 -o lo -p tcp -m owner --uid-owner {PROXY_UID} -j REDIRECT --to-ports 15006",
-                         f"-A OUT -m owner --uid-owner {PROXY_UID} -j RETURN",
-                         "-A OUT -d 127.0.0.0/8 -j RETURN", f"-A OUT -d {bed.host} -j RETURN",
-                         "-A OUT -p tcp -j REDIRECT --to-ports 15001", "-A PREROUTING -p tcp -j REDIRECT --to-ports 15006"):
-                sh("ip", "netns", "exec", self.netns, "iptables", "-w", "-t", "nat", *rule.split())
+            self.redirect("iptables", "127.0.0.6/32", "127.0.0.1/32", "127.0.0.0/8", bed.host)
+            if self.ip_6:
+                self.redirect("ip6tables", "::6/128", "::1/128", "::1/128", bed.host_6)
+
+    def redirect(self, program: str, passed: str, me: str, loopback: str, host: str):
+        """As Istio's own; the second and third are for pods that call themselves by a Service."""
+        for rule in ("-N OUT", "-A OUTPUT -p tcp -j OUT", f"-A OUT -s {passed} -o lo -j RETURN",
+                     f"-A OUT ! -d {me} -o lo -p tcp -m owner --uid-owner {PROXY_UID} -j REDIRECT --to-ports 15006",
+                     f"-A OUT -m owner --uid-owner {PROXY_UID} -j RETURN", f"-A OUT -d {loopback} -j RETURN",
+                     f"-A OUT -d {host} -j RETURN", "-A OUT -p tcp -j REDIRECT --to-ports 15001",
+                     "-A PREROUTING -p tcp -j REDIRECT --to-ports 15006"):
+            sh("ip", "netns", "exec", self.netns, program, "-w", "-t", "nat", *rule.split())
 
     def object(self):
         labels = dict(self.labels)
@@ -72,7 +82,7 @@ class Pod:
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "namespace": self.space.name, "labels": labels},
             "spec": {"serviceAccountName": self.account, "nodeName": "node", "containers": [container]}}
         self.bed.kube.apply(pod)
-        self.bed.kube.status(pod, phase="Running", podIP=self.ip, podIPs=[{"ip": self.ip}],
+        self.bed.kube.status(pod, phase="Running", podIP=self.ip, podIPs=[{"ip": ip} for ip in (self.ip, self.ip_6) if ip],
                              conditions=[{"type": "Ready", "status": "True"}])
 
     def agent(self):
@@ -88,7 +98,9 @@ class Pod:
         sh("chown", "-R", f"{PROXY_UID}:{PROXY_UID}", folder)
         proxy = {"discoveryAddress": "istiod.istio-system.svc:15012", "binaryPath": str(self.envoy), "configPath": "./etc/istio/proxy",
                  "proxyBootstrapTemplatePath": str(folder / "bootstrap.json"), "concurrency": 1, "proxyAdminPort": 15000,
-                 "terminationDrainDuration": "1s", "drainDuration": "2s"}
+                 "terminationDrainDuration": "1s", "drainDuration": "2s",
+                 # Istio leaves these out by default.
+                 "proxyStatsMatcher": {"inclusionPrefixes": ["cluster.inbound|", "cluster.outbound|", "dynamicmodulescustom."]}}
         environment = {
             "PATH": os.environ["PATH"], "HOME": str(folder), "POD_NAME": self.name, "POD_NAMESPACE": self.space.name,
             "INSTANCE_IP": self.ip, "HOST_IP": bed.host, "SERVICE_ACCOUNT": self.account, "TRUST_DOMAIN": "cluster.local",
@@ -96,6 +108,8 @@ class Pod:
             "ISTIO_META_INTERCEPTION_MODE": "REDIRECT", "ISTIO_META_MESH_ID": "cluster.local",
             "ISTIO_META_WORKLOAD_NAME": self.labels.get("app", self.name), "ISTIO_META_ISTIO_VERSION": self.istio_version,
             "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(self.module or "")} | self.proxy_metadata
+        if self.ip_6:
+            environment["ISTIO_DUAL_STACK"] = "true"
         if self.certificates:
             # What istiod's CA has signed for this pod, as files for the application.
             environment["OUTPUT_CERTS"] = str(folder / "etc/istio/pod")
@@ -158,9 +172,10 @@ class Pod:
         path = self.folder / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def thrift_server(self, port: int, *options, transport="framed", protocol="binary", version: str | None = None):
+    def thrift_server(self, port: int, *options, transport="framed", protocol="binary", version: str | None = None,
+                      address="0.0.0.0"):
         name = f"thrift-{port}"
-        self.start(name, sys.executable, PEERS / "thrift" / "server.py", port, "--address", "0.0.0.0", "--version",
+        self.start(name, sys.executable, PEERS / "thrift" / "server.py", port, "--address", address, "--version",
                    version or self.name, "--transport", transport, "--protocol", protocol, *options)
         wait_until(lambda: "READY" in self.log(name), f"Thrift server in {self.name}")
 

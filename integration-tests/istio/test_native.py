@@ -8,16 +8,9 @@ from clients import client
 from echo import BOTH, two_versions
 from harness import DIST, wait_until
 from objects import authorization, destination_rule, http_route, meta_router, to, virtual_service
-from servers import Server
+from servers import Server, web_page
 
 PORT = 9091
-
-
-def web_page(peer):
-    """Answers one HTTP request."""
-    while not peer.socket.recv(4096).endswith(b"\r\n\r\n"):
-        pass
-    peer.send(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
 
 
 def thrift(port=PORT, **more):

@@ -1,4 +1,4 @@
-"""load.py PORT: steady calls with THeader from several connections. Every 200 ms a line of JSON: calls by kind, by who answered."""
+"""load.py PORT [ADDRESS]: steady calls with THeader from several connections. Every 200 ms a line of JSON: calls by kind, by who answered."""
 
 import collections
 import json
@@ -28,10 +28,10 @@ class Counter:
             return counts
 
 
-def work(port, counter):
+def work(port, address, counter):
     while True:
         try:
-            with client(port, "header") as demo:
+            with client(port, "header", address=address) as demo:
                 headers = demo.encoding.trans
                 while True:
                     for kind in ("hello", "hello", "hello", "gray", "slow"):
@@ -50,8 +50,9 @@ def work(port, counter):
 
 def main():
     counter = Counter()
+    address = sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1"
     for _ in range(WORKERS):
-        threading.Thread(target=work, args=(int(sys.argv[1]), counter), daemon=True).start()
+        threading.Thread(target=work, args=(int(sys.argv[1]), address, counter), daemon=True).start()
     while True:
         time.sleep(WINDOW)
         print(json.dumps(counter.take()), flush=True)

@@ -1,0 +1,137 @@
+"""Services of the tcp shape that are not as simple as one address and one port, and who may call them."""
+
+import pytest
+from thrift.transport.TTransport import TTransportException
+
+from calls import call, eventually, one
+from clients import client
+from echo import BOTH, of_tcp_shape
+from harness import DIST
+from objects import authorization, destination_rule, meta_router, to
+
+PORT = 9090
+NAMED = "tcp-metaprotocol-thrift"
+
+
+@pytest.fixture(scope="module")
+def echo(controller, space):
+    service = of_tcp_shape(space, PORT, plain={"module": None}, friend={"account": "friend"})
+    space.apply(destination_rule("echo", service.host, "v1", "v2"))
+    return service
+
+
+def method_to_v2(host: str, name="echo") -> dict:
+    """Calls of one method go to v2, all others to v1. Istio alone would not know methods."""
+    return meta_router(name, host, {"match": {"attributes": {"method": {"exact": "slow"}}}, "route": [to(host, "v2")]},
+                       {"route": [to(host, "v1")]})
+
+
+def routed_by_method(space, address: str, port: int):
+    me = space.pods["client"]
+    eventually(me, address, port, {"v2: slept 1"}, method="slow", argument=1, count=20)
+    assert set(call(me, address, port, count=20)) == {"v1: hello x"}
+
+
+def test_other_target_port(space, echo, applied):
+    """Two Services on one port of a pod, one of them by another number; each has its own routes."""
+    service = space.service("moved", {"app": "echo"}, [{"name": NAMED, "port": PORT + 100, "targetPort": PORT}])
+    applied(destination_rule("moved", service.host, "v1", "v2"), method_to_v2(service.host, "moved"))
+    routed_by_method(space, service.ip, PORT + 100)
+    assert set(call(space.pods["client"], echo.ip, PORT, count=20)) == BOTH
+
+
+def test_headless(space, echo, applied):
+    """Each pod is a listener. A client gets the pod that it has chosen, as Istio's cluster of such a service has no others; what
+    the routes lead to another service goes there."""
+    port, me = PORT + 1, space.pods["client"]
+    for version in ("v1", "v2"):
+        space.pods[version].thrift_server(port)
+    service = space.service("headless", {"app": "echo"}, [{"name": NAMED, "port": port}], clusterIP="None")
+    applied(meta_router(
+        "headless", service.host,
+        {"match": {"attributes": {"method": {"exact": "slow"}}}, "route": [
+            {"destination": {"host": echo.host, "subset": "v2", "port": {"number": PORT}}}]},
+        {"route": [to(service.host)]}))
+    me.has(f"meltemi.hcm.out.{service.host}:{port}")
+    for version in ("v1", "v2"):
+        address = space.pods[version].ip
+        eventually(me, address, port, {"v2: slept 1"}, method="slow", argument=1, count=10)
+        assert set(call(me, address, port, count=20)) == {f"{version}: hello x"}
+
+
+def test_connection_mode(space, echo, applied):
+    """The relay in front of Istio's own `tcp_proxy`: the first call of a connection says where it goes."""
+    port, me = PORT + 2, space.pods["client"]
+    for version in ("v1", "v2"):
+        space.pods[version].thrift_server(port)
+    service = space.service("relayed", {"app": "echo"}, [{"name": NAMED, "port": port}],
+                            annotations={f"meltemi.dev/mode.{port}": "connection"})
+    applied(destination_rule("relayed", service.host, "v1", "v2"), method_to_v2(service.host, "relayed"))
+    me.has(f"meltemi.relay.out.{service.host}:{port}")
+    routed_by_method(space, service.ip, port)
+    for first, version in (("hello", "v1"), ("slow", "v2")):
+        with me.dialed(client(port, address=service.ip)) as demo:
+            for method, argument in ((first, 1), ("hello", "x"), ("slow", 1)):
+                assert one(demo, method, argument if method == "slow" else "x").startswith(version)
+    assert "tcp_proxy" in str(me.listener(f"{service.ip}_{port}"))
+    assert len(call(space.pods["plain"], service.ip, port, count=20)) == 1
+
+
+def test_policy_by_identity(space, echo, applied):
+    """Istio's policy is asked by the server's sidecar before our filter."""
+    me, friend, plain = (space.pods[name] for name in ("client", "friend", "plain"))
+    applied(authorization("friends", "ALLOW", {"app": "echo"}, {
+        "from": [{"source": {"principals": [f"cluster.local/ns/{space.name}/sa/friend"]}}], "to": [{"operation": {"ports": [str(PORT)]}}]}))
+    eventually(me, echo.ip, PORT, lambda seen: all(text.startswith("6: ") for text in seen), count=10)
+    with pytest.raises(TTransportException):
+        call(plain, echo.ip, PORT)
+    assert set(call(friend, echo.ip, PORT, count=40)) == BOTH
+
+
+def test_permissive_takes_callers_from_outside_the_mesh(bed, controller, envoy):
+    """Their calls pass the server's limits, as all do."""
+    space = bed.space(f"tcp-permissive-{envoy.parents[2].name}".replace(".", "-"), mtls="PERMISSIVE", envoy=envoy, module=DIST)
+    try:
+        space.start({"client": {}, "plain": {"module": None}, "outside": {"sidecar": False}, "v1": {"labels": {"app": "echo"}}})
+        server = space.pods["v1"]
+        server.thrift_server(PORT)
+        service = space.service("echo", {"app": "echo"}, [{"name": NAMED, "port": PORT}])
+        callers = [(space.pods["client"], service.ip), (space.pods["plain"], service.ip), (space.pods["outside"], server.ip)]
+        server.has(f"meltemi.hcm.in.{service.host}:{PORT}")
+        for pod, address in callers:
+            eventually(pod, address, PORT, {"v1: hello x"}, count=10)
+        bucket = {"maxTokens": 1, "tokensPerFill": 1, "fillInterval": "600s"}
+        space.apply(meta_router("echo", service.host, localRateLimit={"conditions": [
+            {"match": {"attributes": {"method": {"exact": "slow"}}}, "tokenBucket": bucket}]}))
+        for pod, address in callers:
+            eventually(pod, address, PORT, lambda seen: any("limit" in text for text in seen), method="slow", argument=1, count=3)
+            assert set(call(pod, address, PORT, count=5)) == {"v1: hello x"}
+        assert server.rejected() == {}
+    finally:
+        space.close()
+
+
+def test_port_is_renamed_under_calls(space, echo):
+    """A port that is ours no longer is plain TCP, and the other way round: calls pass in each state."""
+    port, me = PORT + 3, space.pods["client"]
+    for version in ("v1", "v2"):
+        space.pods[version].thrift_server(port)
+
+    def named(name: str):
+        return space.service("renamed", {"app": "echo"}, [{"name": name, "port": port}])
+    service = named(NAMED)
+    manager = f"meltemi.hcm.out.{service.host}:{port}"
+    me.has(manager)
+    eventually(me, service.ip, port, BOTH, count=20)
+    named("tcp-other")
+    me.lacks(manager)
+    space.pods["v1"].lacks(f"meltemi.hcm.in.{service.host}:{port}")
+    space.pods["v2"].lacks(f"meltemi.hcm.in.{service.host}:{port}")
+    eventually(me, service.ip, port, lambda seen: len(seen) == 1 and set(seen) < BOTH, count=20)
+    named(NAMED)
+    me.has(manager)
+    eventually(me, service.ip, port, BOTH, count=20)
+
+
+def test_nothing_was_refused(space, echo):
+    assert {name: pod.rejected() for name, pod in space.pods.items() if pod.rejected()} == {}
