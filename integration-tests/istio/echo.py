@@ -10,7 +10,7 @@ def two_versions(space, port: int, ports: list[dict], filter_name: str, transpor
     have the filter of the name, in which `{side}` is `out` or `in` and `{host}` the service, and the client reaches both versions."""
     space.start({"client": {}} | others | {version: {"labels": {"app": "echo", "version": version}} for version in ("v1", "v2")})
     for version in ("v1", "v2"):
-        space.pods[version].thrift_server(port, transport)
+        space.pods[version].thrift_server(port, transport=transport)
     service = space.service("echo", {"app": "echo"}, ports)
     for name in ("client", "v1", "v2"):
         space.pods[name].has(filter_name.format(side="out" if name == "client" else "in", host=service.host))

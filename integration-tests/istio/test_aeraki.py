@@ -24,7 +24,7 @@ def samples(controller, space):
     space.start({"client": {}, "v1": {"labels": {"app": "sample-server", "version": "v1"}},
                  "v2": {"labels": {"app": "sample-server", "version": "v2"}}})
     for version in ("v1", "v2"):
-        space.pods[version].thrift_server(PORT, "header")
+        space.pods[version].thrift_server(PORT, transport="header")
         space.pods[version].has(f"meltemi.hcm.in.{host_of('thrift-sample-server', space)}:{PORT}")
     space.pods["client"].has(f"meltemi.hcm.out.{host_of('thrift-sample-server', space)}:{PORT}")
     return samples
