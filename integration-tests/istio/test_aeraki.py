@@ -7,6 +7,7 @@ from calls import call, eventually
 from clients import client
 from echo import BOTH
 from harness import wait_until
+from load import in_threads
 from objects import host_of
 from samples import Samples
 
@@ -121,12 +122,14 @@ def test_protocol(space, sample):
 
 @JAVA
 def test_dubbo(space, sample):
-    """Behind a ServiceEntry: by interface, method and attachment, with changes of both messages."""
-    for version in ("v1", "v2"):
-        space.pods[version].dubbo_server(DUBBO_PORT)
+    """Behind a ServiceEntry that selects workloads: by interface, method and attachment, with changes of both messages, and limits."""
     sample("dubbo")
+    # At once: a JVM takes its time to begin.
+    in_threads(lambda version: space.pods[version].dubbo_server(DUBBO_PORT), ("v1", "v2"))
     me = space.pods["client"]
     me.has(f"meltemi.hcm.out.peer.demo:{DUBBO_PORT}")
+    for version in ("v1", "v2"):
+        space.pods[version].has(f"meltemi.hcm.in.peer.demo:{DUBBO_PORT}")
     last = {}
 
     def routed():
@@ -138,9 +141,10 @@ def test_dubbo(space, sample):
         raise AssertionError(f"last seen: {last}") from None
     assert "env=blue" in last["hello"] and "seen-by=mesh" in last["hello"] and "by-proxy=yes" in last["hello"]
     assert last["slow=1"] == "slept 1"
-    got = me.dubbo_calls(DUBBO_ADDRESS, DUBBO_PORT, "hello", "many=50", attach="env=prod")
+    got = me.dubbo_calls(DUBBO_ADDRESS, DUBBO_PORT, "hello", "many=50", "place", "place", "place", attach="env=prod")
     assert "served-by=v1" in got["hello"] and "env=prod" in got["hello"] and "mesh" not in got["hello"]
     assert got["many=50"] == "50 calls"
+    assert got["place"].startswith("EXC") and "limit" in got["place"], got["place"]
 
 
 def test_nothing_was_refused(space, samples):

@@ -6,17 +6,11 @@ from calls import call, eventually
 from cluster_objects import events
 from harness import wait_until
 from objects import authorization, meta_router, service_entry, to, virtual_service
-from servers import Server, per_frame
+from servers import Server, per_frame, web_page
 from wire import Dubbo, Peer
 
 THRIFT, DUBBO, OTHER, WEB = 9091, 20880, 9092, 8080
 DENIED = {"6: RBAC: access denied"}
-
-
-def web_page(peer):
-    while not peer.socket.recv(4096).endswith(b"\r\n\r\n"):
-        pass
-    peer.send(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
 
 
 def port(number: int, codec="thrift", **more) -> dict:
