@@ -154,6 +154,9 @@ def test_permissive_takes_callers_from_outside_the_mesh(bed, controller, envoy):
         server = space.pods["v1"]
         server.thrift_server(PORT)
         service = space.service("echo", {"app": "echo"}, thrift())
+        # An address that a sidecar does not know yet is nobody's.
+        for name in ("client", "plain"):
+            space.pods[name].has(service.host)
         space.apply(authorization("no-slow", "DENY", {"app": "echo"}, {"to": [{"operation": {"paths": ["/slow"]}}]}))
         for name, address in (("client", service.ip), ("plain", service.ip), ("outside", server.ip)):
             eventually(space.pods[name], address, PORT, {"6: RBAC: access denied"}, method="slow", argument=1)

@@ -36,6 +36,7 @@ def test_other_target_port(space, echo, applied):
     """Two Services on one port of a pod, one of them by another number; each has its own routes."""
     service = space.service("moved", {"app": "echo"}, [{"name": NAMED, "port": PORT + 100, "targetPort": PORT}])
     applied(destination_rule("moved", service.host, "v1", "v2"), method_to_v2(service.host, "moved"))
+    space.pods["client"].has(f"meltemi.hcm.out.{service.host}:{PORT + 100}")
     routed_by_method(space, service.ip, PORT + 100)
     assert set(call(space.pods["client"], echo.ip, PORT, count=20)) == BOTH
 

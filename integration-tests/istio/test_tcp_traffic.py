@@ -5,8 +5,10 @@ import pytest
 from calls import call, eventually
 from echo import BOTH, of_tcp_shape
 from harness import wait_until
-from objects import destination_rule, meta_router, to
-from servers import Server
+from load import in_threads
+from objects import destination_rule, host_of, meta_router, to
+from servers import Counted, Server
+from wire import failure, reply
 
 PORT = 9090
 NAMED = "tcp-metaprotocol-thrift"
@@ -102,6 +104,40 @@ def test_lost_calls_are_retried_if_they_may_run_twice(space, echo, applied):
     eventually(me, service.ip, port, {"well: hello x"}, count=20)
     assert set(call(me, service.ip, port, count=40)) == {"well: hello x"}
     assert sick.connections > before, "it was asked"
+
+
+def test_what_a_server_says_is_retried_since_envoy_1_40(space, echo, applied, envoy):
+    """By what it says, behind its sidecar: that it has too much to do. Its calls may run twice."""
+    port, me = PORT + 5, space.pods["client"]
+    with space.pods["v1"].inside():
+        Counted(lambda frame, asked: reply(frame, b"fine") if asked % 2 == 0 else failure(frame, 11, b"busy"), "0.0.0.0", port)
+    service = space.service("busy", {"app": "echo", "version": "v1"}, [{"name": NAMED, "port": port}])
+    me.has(f"meltemi.hcm.out.{service.host}:{port}")
+    eventually(me, service.ip, port, {"fine", "11: busy"}, count=10)
+    applied(meta_router("busy", service.host, {
+        "name": "retried", "retries": {"attempts": 2, "idempotent": True}, "route": [to(service.host)]}))
+    me.has('"name": "retried"')
+    seen = call(me, service.ip, port, count=10)
+    assert set(seen) == ({"fine"} if envoy.parents[2].name >= "1.40" else {"fine", "11: busy"}), seen
+
+
+def test_circuit_breaker(space, echo, applied):
+    """What exceeds the calls that wait for a connection is refused at once, in the protocol."""
+    me = space.pods["client"]
+    applied(destination_rule("breaker", host_of("breaker", space), connectionPool={
+        "tcp": {"maxConnections": 1}, "http": {"http1MaxPendingRequests": 1}}))
+    service = space.service("breaker", {"app": "echo"}, [{"name": NAMED, "port": PORT + 6, "targetPort": PORT}])
+    me.has(f"meltemi.hcm.out.{service.host}:{PORT + 6}")
+    eventually(me, service.ip, PORT + 6, lambda seen: set(seen) <= BOTH)
+
+    def at_once(_):
+        return next(iter(call(me, service.ip, PORT + 6, method="slow", argument=300)))
+
+    def overflow():
+        seen = in_threads(at_once, range(6))
+        return any("overflow" in text for text in seen) and any("slept 300" in text for text in seen)
+    wait_until(overflow, "calls that are refused beside calls that are answered", 30)
+    assert set(call(me, service.ip, PORT + 6, count=10)) <= BOTH
 
 
 def test_outlier_detection_ejects_what_answers_with_errors(space, echo, applied):
