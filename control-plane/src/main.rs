@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// The system's own keeps what a burst of connections has used.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match meltemi_control_plane::cli::run() {
         Ok(code) => ExitCode::from(code),

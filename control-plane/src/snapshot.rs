@@ -75,7 +75,7 @@ impl Resource {
 }
 
 /// A version that changes with the content only.
-fn version_of(content: &impl Hash) -> String {
+pub(crate) fn version_of(content: &impl Hash) -> String {
     // The default keys are fixed: the same content has the same version after a restart.
     let mut hasher = DefaultHasher::new();
     content.hash(&mut hasher);

@@ -227,6 +227,10 @@ class Pod:
         """Waits until Envoy's configuration says this no longer."""
         wait_until(lambda: text not in self.admin("/config_dump"), f"no {text} in the Envoy of {self.name}", seconds)
 
+    def takes(self, host: str, port: int, seconds=20):
+        """Waits until an inlet in Envoy is configured for this port of a service."""
+        self.has(f'\\"authority\\":\\"{host}:{port}\\"', seconds)
+
     def stats(self, pattern: str) -> dict[str, int]:
         pairs = (line.rsplit(": ", 1) for line in self.admin(f"/stats?filter={pattern}").splitlines() if ": " in line)
         return {name.removeprefix("dynamicmodulescustom."): int(value) for name, value in pairs if value.isdigit()}

@@ -66,7 +66,7 @@ def test_the_plan_of_a_cluster(cluster, space):
     _, text = meltemi(cluster, "plan")
     part = text.split(f"orders.{space}.svc.cluster.local:9090")[1].split("\nerror")[0]
     for words in ("thrift, shape native", f"workload: {space}/with", f"without the module, stays plain TCP: {space}/without",
-                  f"writes: EnvoyFilter istio-system/meltemi-out-{space}-orders-9090"):
+                  f"writes: EnvoyFilter istio-system/meltemi-port-9090-thrift"):
         assert words in part, text
 
 

@@ -62,7 +62,7 @@ def echo(controller, space, labels):
     """Service `echo` and a server without the module, both behind a gateway whose pods are `edge`, and `bare` without the module.
     The client is outside the mesh."""
     proxy = {"gateway": True, "labels": labels}
-    service = two_versions(space, PORT, thrift(), f"meltemi.declare.{{side}}.{space.name}.echo.{PORT}", outside={"sidecar": False},
+    service = two_versions(space, PORT, thrift(), outside={"sidecar": False},
                            edge=proxy, bare=proxy | {"module": None}, old={"module": None})
     space.pods["old"].thrift_server(PORT)
     old = space.service("old", {"app": "old"}, thrift())

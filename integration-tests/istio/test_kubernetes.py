@@ -25,7 +25,10 @@ def test_filters_follow_services(cluster, controller, space):
     kube = cluster.kube
     kube.apply(service(space, "other"))
     within_two_seconds(lambda: filters(kube, space), "the other service's filters")
-    others = filters(kube, space)
+
+    def others():
+        return {name: item["spec"] for name, item in filters(kube, space).items()}
+    before = others()
     kube.apply(service(space))
     mine = within_two_seconds(lambda: filters(kube, f"orders.{space}"), "the service's filters")
     for item in mine.values():
@@ -42,7 +45,22 @@ def test_filters_follow_services(cluster, controller, space):
     within_two_seconds(lambda: filters(kube, f"orders.{space}"), "the filters to come back")
     kube.delete(service(space))
     within_two_seconds(lambda: not filters(kube, f"orders.{space}"), "the filters of a deleted service to go")
-    assert filters(kube, space) == others, "what is about other services is not touched"
+    assert others() == before, "what is about other services is not changed"
+
+
+def test_services_of_a_port_number_share_an_object(cluster, controller, space):
+    """Which is written as often as one of them changes, and goes with the last."""
+    kube, port = cluster.kube, 9300
+    shared = f"istio-system/meltemi-port-{port}-thrift"
+    names = ("orders", "users", "stock")
+    for name in names:
+        kube.apply(service(space, name, port=port))
+    for gone, name in enumerate(names):
+        for other in names[gone:]:
+            within_two_seconds(lambda other=other: shared in filters(kube, f"{other}.{space}"), f"the client's side of {other}")
+        kube.delete(service(space, name, port=port))
+        within_two_seconds(lambda name=name: shared not in filters(kube, f"{name}.{space}"), f"that of {name} to go")
+    assert not filters(kube, space)
 
 
 def test_metadata_alone_is_no_news(cluster, controller, space):

@@ -21,7 +21,7 @@ def thrift(port=PORT, **more):
 def echo(controller, space):
     """Service `echo`: two versions of a real server. Clients with and without the module. The port's `appProtocol` is all that
     is said."""
-    return two_versions(space, PORT, thrift(), f"meltemi.declare.{{side}}.{space.name}.echo.{PORT}", plain={"module": None})
+    return two_versions(space, PORT, thrift(), plain={"module": None})
 
 
 def test_every_call_is_logged(space, echo):
@@ -78,7 +78,7 @@ def test_pods_without_the_module(space, echo):
     assert len(call(space.pods["plain"], echo.ip, PORT, count=20)) == 1, "TCP: one server a connection"
     space.pod("old", module=None).thrift_server(PORT)
     service = space.service("old", {"app": "old"}, thrift())
-    space.pods["client"].has(f"meltemi.inlet.out.{space.name}.old.{PORT}")
+    space.pods["client"].takes(service.host, PORT)
     for name in ("client", "plain"):
         eventually(space.pods[name], service.ip, PORT, {"old: hello x"}, count=10)
     assert "meltemi" not in str(space.pods["old"].listener("virtualInbound"))
@@ -101,14 +101,14 @@ def test_meta_router_becomes_a_virtual_service(space, echo, applied):
 
 def test_other_target_port(space, echo):
     service = space.service("moved", {"app": "echo"}, thrift(PORT + 100, targetPort=PORT))
-    space.pods["client"].has(f"meltemi.inlet.out.{space.name}.moved.{PORT + 100}")
+    space.pods["client"].takes(service.host, PORT + 100)
     eventually(space.pods["client"], service.ip, PORT + 100, BOTH, count=20)
 
 
 def test_headless(space, echo):
     service = space.service("headless", {"app": "echo"}, thrift(), clusterIP="None")
     me = space.pods["client"]
-    me.has(f"meltemi.inlet.out.{space.name}.headless.{PORT}")
+    me.takes(service.host, PORT)
     for name in ("v1", "v2"):
         eventually(me, space.pods[name].ip, PORT, {f"{name}: hello x"}, count=10)
     authority = f"{service.host}:{PORT}"
@@ -125,12 +125,43 @@ def test_http_named_port_shared_with_real_http(space, echo):
     for version in ("v1", "v2"):
         space.pods[version].thrift_server(port)
     me = space.pods["client"]
-    me.has(f"meltemi.inlet.out.{space.name}.named.{port}")
+    me.takes(service.host, port)
     eventually(me, service.ip, port, BOTH, count=20)
     wait_until(lambda: "200" in me.run("curl", "-si", f"{web.ip}:{port}/").stdout.partition("\n")[0], "the real HTTP service")
 
 
-def test_a_module_that_does_not_load_costs_only_its_own_ports(bed, space, echo):
+@pytest.fixture(scope="module")
+def others(space, echo):
+    """Services of others on the port number of ours: HTTP, plain TCP, and one whose protocol Istio finds out."""
+    found = {name: space.service(name, {"app": name}, [{"name": port_name, "port": PORT}])
+             for name, port_name in (("page", "http"), ("tcp", "tcp"), ("auto", "rpc"))}
+    with space.pod("page").inside():
+        Server(web_page, "0.0.0.0", PORT)
+    for name in ("tcp", "auto"):
+        space.pod(name).thrift_server(PORT)
+    return found
+
+
+def reach(me, others):
+    """All of them answer this pod."""
+    page = f"{others['page'].ip}:{PORT}/"
+    wait_until(lambda: "200" in me.run("curl", "-si", page).stdout.partition("\n")[0], f"the HTTP service, from {me.name}")
+    for name in ("tcp", "auto"):
+        eventually(me, others[name].ip, PORT, {f"{name}: hello x"})
+
+
+def test_others_on_the_port_number_are_not_touched(space, echo, others):
+    me = space.pods["client"]
+    reach(me, others)
+    # A connection that was taken for HTTP by mistake would have an authority.
+    names = [name for other in others.values() for name in (other.ip, other.host)]
+
+    def theirs():
+        return [line for line in me.access_log() if (line["authority"] or "").rsplit(":", 1)[0] in names]
+    assert {line["method"] for line in wait_until(theirs, "the access log")} == {"GET"}
+
+
+def test_a_module_that_does_not_load_costs_only_its_own_ports(bed, space, echo, others):
     # Readable: Envoy dies of a folder that it may not read.
     empty = bed.folder / "empty"
     empty.mkdir(0o755, exist_ok=True)
@@ -143,6 +174,7 @@ def test_a_module_that_does_not_load_costs_only_its_own_ports(bed, space, echo):
         for _ in range(2):
             eventually(space.pods[name], other.ip, 7777, {"broken: hello x"})
             eventually(space.pods[name], other.ip, 7777, {"sound: hello x"})
+    reach(broken, others)
     with pytest.raises((TTransportException, OSError)):
         call(broken, echo.ip, PORT)
 

@@ -21,6 +21,11 @@ impl DesiredKind {
             Self::VirtualService => "networking.istio.io/v1",
         }
     }
+
+    /// `Kind namespace/name` of an object of the kind.
+    pub(super) fn display(self, namespace: &str, name: &str) -> String {
+        format!("{self:?} {namespace}/{name}")
+    }
 }
 
 /// An object that we want, as it should be.
@@ -41,6 +46,6 @@ pub struct Desired {
 impl Desired {
     /// `Kind namespace/name`.
     pub fn display(&self) -> String {
-        format!("{:?} {}/{}", self.kind, self.namespace, self.name)
+        self.kind.display(&self.namespace, &self.name)
     }
 }

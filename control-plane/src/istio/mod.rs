@@ -16,6 +16,7 @@ mod facts;
 mod gateway;
 mod native;
 mod patch;
+mod port_numbers;
 mod ports;
 mod tcp;
 #[cfg(test)]
@@ -23,15 +24,17 @@ mod tests;
 mod virtual_service;
 mod xds;
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
-use self::ports::Shape;
 pub(crate) use self::xds::{san_match, upstream_tls};
 pub use self::{
     desired::{Desired, DesiredKind},
     facts::{Facts, LOOKED_AT, Workload},
     xds::{Root, ServiceTls, XdsService},
 };
+use self::{port_numbers::PortNumbers, ports::Shape};
 use crate::{
     compile::{Services, Telemetry},
     model::Model,
@@ -101,6 +104,12 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
     let mut output = Compiled::default();
     let services = Services::of_mesh(model, &mut output.problems);
     let ports = ports::collect(model, &services, &mut output);
+    let numbers = PortNumbers::new(&ports, &services);
+    let shared: HashMap<(&str, u16), String> = numbers
+        .names()
+        .flat_map(|(name, ports)| ports.iter().map(move |port| (port.key(), name)))
+        .map(|(port, name)| (port, DesiredKind::EnvoyFilter.display(&facts.root_namespace, name)))
+        .collect();
     for port in &ports {
         let mut planned = port.planned(facts);
         if port.shape == Shape::Tcp && options.xds.is_none() {
@@ -110,12 +119,14 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
         }
         let before = output.desired.len();
         match port.shape {
-            Shape::Native | Shape::Http => native::add(port, facts, options, &mut output),
+            Shape::Native | Shape::Http => native::add(port, facts, &mut output),
             Shape::Tcp => tcp::add(port, &services, facts, &options.telemetry, &mut output),
         }
-        planned.objects = output.desired.iter().skip(before).map(Desired::display).collect();
+        let own = output.desired.iter().skip(before).map(Desired::display);
+        planned.objects = shared.get(&port.key()).cloned().into_iter().chain(own).collect();
         output.plan.push(planned);
     }
+    output.desired.extend(numbers.objects(facts, options));
     gateway::add(model, &services, facts, options, &mut output);
     check::add(&ports, &services, facts, &mut output);
     virtual_service::add(model, &services, &ports, &mut output);

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use meltemi_engine::config::{DeclareConfig, Destination, InletConfig, OutletConfig, VERSION};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    Compiled, Facts, Options,
-    patch::{self, HCM, Place, Side},
+    Compiled, Facts,
+    patch::{self, HCM, Listeners, Place, Side},
     ports::{MeshPort, Shape},
 };
 
@@ -19,62 +19,58 @@ pub(super) const ALPN_FILTER: &str = "istio.alpn";
 /// Of Istio: connections whose port is found out later.
 pub(super) const INBOUND: &str = "virtualInbound";
 
-/// Adds the objects of a port.
-pub(super) fn add(port: &MeshPort<'_>, facts: &Facts, options: &Options, output: &mut Compiled) {
-    client(port, facts, options, output);
+/// Adds the objects of a port, but for those of its clients that it shares with its port number.
+pub(super) fn add(port: &MeshPort<'_>, facts: &Facts, output: &mut Compiled) {
+    if !port.has_own_listeners() {
+        let mut patches = in_others_listener(port);
+        patches.push(bridge(port));
+        // For callers in all namespaces; an owner in another namespace would be none.
+        let owner = (port.namespace == facts.root_namespace).then_some(port.origin);
+        let name = port.filter_name(Side::Client);
+        output.desired.push(patch::envoy_filter(&facts.root_namespace, name, owner, &BTreeMap::new(), patches));
+    }
     if !port.selector.is_empty() {
         server(port, output);
     }
 }
 
-fn client(port: &MeshPort<'_>, facts: &Facts, options: &Options, output: &mut Compiled) {
-    let name = port.filter_name(Side::Client);
+/// On the clusters that its clients have.
+pub(super) fn bridge(port: &MeshPort<'_>) -> Value {
+    let cluster = json!({"service": port.host, "portNumber": port.number});
+    patch::bridge(Side::Client, cluster, &outlet(port))
+}
+
+/// In a listener with connections to others: only those to the service are touched.
+fn in_others_listener(port: &MeshPort<'_>) -> Vec<Value> {
     let inlet_name = port.extension_name("inlet", Side::Client);
     let declare_name = port.extension_name("declare", Side::Client);
     let mut patches = Vec::new();
-    // A listener of the service's own has no other connections; a shared one does.
-    let shared = port.shape == Shape::Http || port.anywhere;
-    let destinations = |authority: bool| -> Vec<Destination> {
-        let authority = authority.then(|| port.authority());
-        let of = |address| Destination { address, port: port.number, authority: authority.clone() };
-        if port.anywhere {
-            return vec![of(None)];
-        }
-        port.addresses.iter().map(|address| of(Some(*address))).collect()
-    };
     for listener in port.listeners() {
-        let place = Place { side: Side::Client, listener: &listener, destination_port: None };
+        let place = Place::outbound(Listeners::Named(&listener));
         patches.push(patch::declare(&place, &declare_name));
-        patches.push(patch::insert(&place, HCM, &inlet_name, shared));
-        if !shared && !options.stock_envoy {
-            patches.push(patch::remove_http_filter(&place, ALPN_FILTER));
-        }
+        patches.push(patch::insert(&place, HCM, &inlet_name, true));
     }
-    let cluster = json!({"service": port.host, "portNumber": port.number});
-    patches.push(patch::bridge(Side::Client, cluster, &outlet(port)));
-    let mut config = inlet(port);
-    if shared {
-        config.destinations = destinations(true);
-    } else {
-        config.authority = Some(port.authority());
-    }
+    let config = InletConfig { destinations: port.destinations(), ..inlet(port) };
     patches.push(patch::inlet(&inlet_name, &config));
-    let declare = DeclareConfig {
+    patches.push(patch::declaration(&declare_name, &declaration(&config.destinations)));
+    patches
+}
+
+/// What is said of connections to these, at a client.
+pub(super) fn declaration(destinations: &[Destination]) -> DeclareConfig {
+    let bare = |destination: &Destination| Destination { authority: None, ..destination.clone() };
+    DeclareConfig {
         version: VERSION,
-        destinations: if shared { destinations(false) } else { Vec::new() },
+        destinations: destinations.iter().map(bare).collect(),
         application_protocols: vec!["h2c".to_owned()],
-    };
-    patches.push(patch::declaration(&declare_name, &declare));
-    // For callers in all namespaces; an owner in another namespace would be none.
-    let owner = (port.namespace == facts.root_namespace).then_some(port.origin);
-    output.desired.push(patch::envoy_filter(&facts.root_namespace, name, owner, &BTreeMap::new(), patches));
+    }
 }
 
 fn server(port: &MeshPort<'_>, output: &mut Compiled) {
     let inlet_name = port.extension_name("inlet", Side::Server);
     let mut patches = Vec::new();
     if port.shape == Shape::Native {
-        let place = Place { side: Side::Server, listener: INBOUND, destination_port: None };
+        let place = Place { side: Side::Server, listeners: Listeners::Named(INBOUND), destination_port: None };
         let of = |target: &u16| Destination { address: None, port: *target, authority: None };
         let name = port.extension_name("declare", Side::Server);
         patches.push(patch::declare(&place, &name));
@@ -86,7 +82,7 @@ fn server(port: &MeshPort<'_>, output: &mut Compiled) {
         patches.push(patch::declaration(&name, &declare));
     }
     for target in &port.targets {
-        let place = Place { side: Side::Server, listener: INBOUND, destination_port: Some(*target) };
+        let place = Place { side: Side::Server, listeners: Listeners::Named(INBOUND), destination_port: Some(*target) };
         patches.push(patch::insert(&place, HCM, &inlet_name, false));
         patches.push(patch::bridge(Side::Server, json!({"portNumber": target}), &outlet(port)));
     }

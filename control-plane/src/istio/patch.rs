@@ -24,6 +24,7 @@ const LISTENER_FILTER: &str =
     "type.googleapis.com/envoy.extensions.filters.listener.dynamic_modules.v3.DynamicModuleListenerFilter";
 const NETWORK_FILTER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter";
+const HTTP_INSPECTOR: &str = "envoy.filters.listener.http_inspector";
 
 /// Finds out once more where a connection was meant to go.
 const ORIGINAL_DST: &str = "type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
@@ -47,17 +48,34 @@ impl Side {
     }
 }
 
-/// Where in a listener: its name and, for the inbound one, the port of a chain.
+/// Listeners of a sidecar.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Listeners<'p> {
+    /// The one of this name.
+    Named(&'p str),
+    /// All of this port number.
+    Port(u16),
+}
+
+/// Where in listeners: in the inbound one, the port of a chain.
 #[derive(Debug, Clone)]
 pub(super) struct Place<'p> {
     pub(super) side: Side,
-    pub(super) listener: &'p str,
+    pub(super) listeners: Listeners<'p>,
     pub(super) destination_port: Option<u16>,
 }
 
-impl Place<'_> {
+impl<'p> Place<'p> {
+    /// A listener of clients' sidecars.
+    pub(super) const fn outbound(listeners: Listeners<'p>) -> Self {
+        Self { side: Side::Client, listeners, destination_port: None }
+    }
+
     fn listener(&self, chain: Value) -> Value {
-        let mut listener = json!({"name": self.listener});
+        let mut listener = match self.listeners {
+            Listeners::Named(name) => json!({"name": name}),
+            Listeners::Port(number) => json!({"portNumber": number}),
+        };
         if let (Some(port), Some(chain)) = (self.destination_port, chain.as_object()) {
             let mut chain = chain.clone();
             chain.insert("destinationPort".to_owned(), json!(port));
@@ -87,11 +105,17 @@ pub(super) fn patch_in(context: &str, apply_to: &str, place: (&str, Value), oper
 
 /// The listener filter `declare`: before Istio's own at a client, after them at a server, where the port is known only then.
 pub(super) fn declare(place: &Place<'_>, name: &str) -> Value {
-    let operation = match place.side {
-        Side::Client => "INSERT_FIRST",
-        Side::Server => "ADD",
+    let mut listener = place.listener(Value::Null);
+    let operation = match (place.side, place.listeners) {
+        (Side::Server, _) => "ADD",
+        (Side::Client, Listeners::Named(_)) => "INSERT_FIRST",
+        (Side::Client, Listeners::Port(_)) => {
+            // To istiod the listener that takes all connections is of every port number. It has no such filter, nor has
+            // one that is plain TCP.
+            listener["listenerFilter"] = json!(HTTP_INSPECTOR);
+            "INSERT_BEFORE"
+        }
     };
-    let listener = json!({"name": place.listener});
     let filter = discovered(name, LISTENER_FILTER, Some(json!({"@type": ORIGINAL_DST})));
     patch("LISTENER_FILTER", place.side, ("listener", listener), operation, filter)
 }
@@ -128,7 +152,7 @@ pub(super) fn replace_tcp_proxy(place: &Place<'_>, filter: Value) -> Value {
 
 /// Another filter chain.
 pub(super) fn add_chain(place: &Place<'_>, chain: Value) -> Value {
-    patch("FILTER_CHAIN", place.side, ("listener", json!({"name": place.listener})), "ADD", chain)
+    patch("FILTER_CHAIN", place.side, ("listener", place.listener(Value::Null)), "ADD", chain)
 }
 
 /// Takes one of Istio's HTTP filters out.

@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
 };
 
+use meltemi_engine::config::Destination;
 use serde::Serialize;
 
 use super::{Compiled, Facts, Planned, patch::Side};
@@ -51,6 +52,11 @@ pub(super) struct MeshPort<'a> {
 }
 
 impl MeshPort<'_> {
+    /// No two are the same in both.
+    pub(super) const fn key(&self) -> (&str, u16) {
+        (self.host, self.number)
+    }
+
     /// Names of the listeners in which clients' sidecars take its connections; none for a headless service without pods.
     pub(super) fn listeners(&self) -> Vec<String> {
         if self.addresses.is_empty() && !self.anywhere {
@@ -74,6 +80,20 @@ impl MeshPort<'_> {
             names.push(named(&"0.0.0.0"));
         }
         names
+    }
+
+    /// Those listeners carry nothing else.
+    pub(super) fn has_own_listeners(&self) -> bool {
+        self.shape == Shape::Native && !self.anywhere
+    }
+
+    /// Where its connections go to.
+    pub(super) fn destinations(&self) -> Vec<Destination> {
+        let of = |address| Destination { address, port: self.number, authority: Some(self.authority()) };
+        if self.anywhere {
+            return vec![of(None)];
+        }
+        self.addresses.iter().map(|address| of(Some(*address))).collect()
     }
 
     /// `:authority` of its requests.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     Compiled, Facts,
     native::{INBOUND, inlet, outlet},
-    patch::{self, Place, Side, TCP_PROXY},
+    patch::{self, Listeners, Place, Side, TCP_PROXY},
     ports::MeshPort,
     xds::ours,
 };
@@ -42,7 +42,7 @@ pub(super) fn add(
     let mut patches = Vec::new();
     let inlet_name = port.extension_name("inlet", Side::Client);
     for listener in port.listeners() {
-        let place = Place { side: Side::Client, listener: &listener, destination_port: None };
+        let place = Place::outbound(Listeners::Named(&listener));
         patches.push(patch::insert(&place, TCP_PROXY, &inlet_name, false));
         let name = mesh::outbound_name(port.host, port.number);
         patches.push(patch::replace_tcp_proxy(&place, manager(&name, &outbound)));
@@ -65,7 +65,7 @@ fn server(port: &MeshPort<'_>, output: &mut Compiled) {
     let inlet_name = port.extension_name("inlet", Side::Server);
     let mut patches = Vec::new();
     for target in &port.targets {
-        let place = Place { side: Side::Server, listener: INBOUND, destination_port: Some(*target) };
+        let place = Place { side: Side::Server, listeners: Listeners::Named(INBOUND), destination_port: Some(*target) };
         patches.push(patch::insert(&place, TCP_PROXY, &inlet_name, false));
         let cluster = mesh::inbound_cluster(*target);
         let name = mesh::inbound_name(port.host, port.number, *target);
@@ -84,7 +84,7 @@ fn connection(port: &MeshPort<'_>, facts: &Facts, output: &mut Compiled) {
     let name = mesh::relay_name(port.host, port.number);
     let mut patches = Vec::new();
     for listener in port.listeners() {
-        let place = Place { side: Side::Client, listener: &listener, destination_port: None };
+        let place = Place::outbound(Listeners::Named(&listener));
         patches.push(patch::insert_ours(&place, TCP_PROXY, &name));
         patches.push(patch::wait_for_data(&place));
     }

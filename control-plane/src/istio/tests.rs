@@ -59,6 +59,7 @@ fn patches(desired: &Desired) -> Vec<String> {
         let chain = &of["listener"]["filterChain"];
         let parts = [
             of["listener"]["name"].as_str().unwrap_or_default().to_owned(),
+            of["listener"]["portNumber"].as_u64().map(|port| format!("*_{port}")).unwrap_or_default(),
             chain["destinationPort"].as_u64().map(|port| format!(":{port}")).unwrap_or_default(),
             chain["filter"]["name"]
                 .as_str()
@@ -95,22 +96,25 @@ fn a_native_port_gets_declare_inlet_and_bridge_on_both_sides() {
     let port = "{name: rpc, port: 9091, targetPort: 9191, appProtocol: meltemi.dev/thrift}";
     let compiled = compiled(&service("orders", "10.96.0.12", port));
     assert_eq!(compiled.problems, []);
-    let client = object(&compiled, "meltemi-out-shop-orders-9091");
+    let client = object(&compiled, "meltemi-port-9091-thrift");
     assert_eq!((client.kind, client.namespace.as_str()), (DesiredKind::EnvoyFilter, "istio-system"));
     assert_eq!(client.owner, None, "an owner must be in the same namespace");
     assert_eq!(client.spec["workloadSelector"]["labels"], serde_json::json!({"meltemi.dev/module": "1"}));
     assert_eq!(
         patches(client),
         [
-            "LISTENER_FILTER INSERT_FIRST 10.96.0.12_9091",
-            "NETWORK_FILTER INSERT_BEFORE 10.96.0.12_9091 http_connection_manager",
-            "HTTP_FILTER REMOVE 10.96.0.12_9091 http_connection_manager",
+            "LISTENER_FILTER INSERT_BEFORE *_9091",
+            "NETWORK_FILTER INSERT_BEFORE *_9091 http_connection_manager",
+            "HTTP_FILTER REMOVE *_9091 http_connection_manager",
             "CLUSTER MERGE orders.shop.svc.cluster.local:9091",
             "EXTENSION_CONFIG ADD",
             "EXTENSION_CONFIG ADD",
         ]
     );
-    assert_eq!(config(client, "inlet")["authority"], "orders.shop.svc.cluster.local:9091");
+    let authority = "orders.shop.svc.cluster.local:9091";
+    let destination = serde_json::json!([{"address": "10.96.0.12", "port": 9091, "authority": authority}]);
+    assert_eq!(config(client, "inlet")["destinations"], destination);
+    assert_eq!(config(client, "declare")["destinations"], serde_json::json!([{"address": "10.96.0.12", "port": 9091}]));
     let server = object(&compiled, "meltemi-in-orders-9091");
     assert_eq!(server.namespace, "shop");
     assert_eq!(server.owner.as_ref().map(|owner| owner.kind.as_str()), Some("Service"));
@@ -131,6 +135,10 @@ fn a_native_port_gets_declare_inlet_and_bridge_on_both_sides() {
     assert_eq!(declare["application_protocols"], serde_json::json!(["istio-http/1.1", "h2c"]));
     let planned = planned(&compiled, "orders.shop.svc.cluster.local");
     assert_eq!((planned.shape, planned.codec.as_deref()), (Some(Shape::Native), Some("thrift")));
+    assert_eq!(
+        planned.objects,
+        ["EnvoyFilter istio-system/meltemi-port-9091-thrift", "EnvoyFilter shop/meltemi-in-orders-9091",]
+    );
     assert_eq!(planned.workloads, ["shop/orders-1"]);
     assert_eq!(planned.without_module, ["shop/orders-2"]);
 }
@@ -163,7 +171,96 @@ fn names_of_filter_configurations_are_unique() {
     let count = names.len();
     names.sort_unstable();
     names.dedup();
-    assert_eq!((names.len(), count), (12, 12));
+    // A pair for each number, and one for each server's side.
+    assert_eq!((names.len(), count), (10, 10));
+}
+
+#[test]
+fn services_of_a_port_number_share_patches_if_their_inlets_are_the_same() {
+    let ports = |codec: &str| format!("{{name: rpc, port: 9091, appProtocol: meltemi.dev/{codec}}}");
+    let protocol = "apiVersion: meltemi.dev/v1alpha1\nkind: ApplicationProtocol\nmetadata: {name: big}\n\
+                    spec: {protocol: big, codec: thrift, maxFrameBytes: 1000}\n---\n";
+    let services = [
+        service("orders", "10.96.0.12", &ports("thrift")),
+        service("users", "10.96.0.13", &ports("thrift")),
+        service("stock", "10.96.0.14", &ports("dubbo")),
+        service("films", "10.96.0.15", &ports("big")),
+        service("nobody", "None", &ports("thrift")),
+    ];
+    let compiled = compiled(&(protocol.to_owned() + &services.concat()));
+    assert_eq!(compiled.problems, []);
+    let numbers = compiled.desired.iter().filter(|desired| desired.name.starts_with("meltemi-port-"));
+    let tables: std::collections::BTreeMap<&str, Vec<String>> = numbers
+        .map(|desired| {
+            let table = config(desired, "inlet")["destinations"].clone();
+            let hosts = table.as_array().unwrap().iter().map(|to| to["authority"].as_str().unwrap().to_owned());
+            (desired.name.as_str(), hosts.map(|host| host.split('.').next().unwrap().to_owned()).collect())
+        })
+        .collect();
+    let big = tables.keys().find(|name| name.starts_with("meltemi-port-9091-thrift-")).copied().unwrap();
+    assert_eq!(tables["meltemi-port-9091-thrift"], ["orders", "users"]);
+    assert_eq!(
+        (&tables["meltemi-port-9091-dubbo"], &tables[big]),
+        (&vec!["stock".to_owned()], &vec!["films".to_owned()])
+    );
+    // Nobody knows where connections to it go.
+    let listener = "LISTENER_FILTER INSERT_FIRST 0.0.0.0_9091".to_owned();
+    assert!(patches(object(&compiled, "meltemi-out-shop-nobody-9091")).contains(&listener));
+}
+
+#[test]
+fn where_others_speak_http_istios_filter_is_taken_out_by_name() {
+    let ours = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}");
+    let removals = |more: &str| -> Vec<String> {
+        let compiled = compiled(&(ours.clone() + more));
+        let all = patches(object(&compiled, "meltemi-port-9091-thrift"));
+        all.into_iter().filter(|patch| patch.starts_with("HTTP_FILTER")).collect()
+    };
+    let all_of_the_number = ["HTTP_FILTER REMOVE *_9091 http_connection_manager"];
+    assert_eq!(removals(&service("web", "10.96.0.13", "{name: http, port: 80}")), all_of_the_number);
+    assert_eq!(
+        removals(&service("aeraki", "10.96.0.13", "{name: tcp-metaprotocol-thrift, port: 9091}")),
+        all_of_the_number
+    );
+    let by_name = ["HTTP_FILTER REMOVE 10.96.0.12_9091 http_connection_manager"];
+    assert_eq!(removals(&service("web", "10.96.0.13", "{name: http, port: 9091}")), by_name);
+    let named = service("named", "10.96.0.13", "{name: http-rpc, port: 9091}")
+        .replace("namespace: shop}", "namespace: shop, annotations: {meltemi.dev/codec: thrift}}");
+    assert_eq!(removals(&named), by_name);
+}
+
+#[test]
+fn services_of_a_port_number_that_are_too_many_for_one_object_are_in_several() {
+    use std::collections::{BTreeMap, BTreeSet};
+    let port = "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}";
+    let hosts = |count: u16| -> BTreeMap<String, BTreeSet<String>> {
+        let one = |n: u16| service(&format!("s{n}"), &format!("10.96.{}.{}", n / 250, n % 250 + 1), port);
+        let compiled = compiled(&(0..count).map(one).collect::<String>());
+        let objects = compiled.desired.iter().filter(|desired| desired.name.starts_with("meltemi-port-9091-thrift"));
+        let hosts = |desired: &Desired| {
+            let all = patches(desired);
+            let bridged: BTreeSet<String> =
+                all.iter().filter_map(|p| Some(p.strip_prefix("CLUSTER MERGE ")?.replace(":9091", ""))).collect();
+            let display = desired.display();
+            let told = compiled.plan.iter().filter(|planned| planned.objects.contains(&display));
+            assert_eq!(bridged, told.map(|planned| planned.host.clone()).collect());
+            assert_eq!(config(desired, "inlet")["destinations"].as_array().unwrap().len(), bridged.len());
+            let size = desired.spec.to_string().len();
+            assert!(size < 1_000_000, "{size}");
+            (desired.name.clone(), bridged)
+        };
+        objects.map(hosts).collect()
+    };
+    let (few, many) = (hosts(1400), hosts(2000));
+    let names = |parts: &BTreeMap<String, BTreeSet<String>>| parts.keys().cloned().collect::<Vec<_>>();
+    let name = |part: &str| format!("meltemi-port-9091-thrift{part}");
+    assert_eq!(names(&few), ["", "-1"].map(name));
+    assert_eq!(names(&many), ["", "-1", "-2", "-3"].map(name));
+    // A new one takes over from one alone.
+    for (old, new) in [("", "-2"), ("-1", "-3")] {
+        let now: BTreeSet<String> = many[&name(old)].union(&many[&name(new)]).cloned().collect();
+        assert!(few[&name(old)].is_subset(&now));
+    }
 }
 
 #[test]
@@ -193,10 +290,12 @@ fn a_headless_service_has_a_listener_for_each_pod() {
                  - {addresses: [10.0.0.7]}\n- {addresses: [10.0.0.8]}\n";
     let port = "{name: rpc, port: 9091, targetPort: thrift, appProtocol: meltemi.dev/thrift}";
     let compiled = compiled(&(service("orders", "None", port) + slice));
-    let client = object(&compiled, "meltemi-out-shop-orders-9091");
-    let listeners: Vec<String> =
-        patches(client).into_iter().filter(|patch| patch.starts_with("LISTENER_FILTER")).collect();
-    assert_eq!(listeners, ["LISTENER_FILTER INSERT_FIRST 10.0.0.7_9091", "LISTENER_FILTER INSERT_FIRST 10.0.0.8_9091"]);
+    let number = object(&compiled, "meltemi-port-9091-thrift");
+    let table = config(number, "declare")["destinations"].clone();
+    assert_eq!(
+        table,
+        serde_json::json!([{"address": "10.0.0.7", "port": 9091}, {"address": "10.0.0.8", "port": 9091}])
+    );
     // The port's number in the pods is what the slices say for its name.
     assert!(patches(object(&compiled, "meltemi-in-orders-9091")).contains(&"CLUSTER MERGE :7000".to_owned()));
 }

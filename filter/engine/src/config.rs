@@ -88,6 +88,13 @@ impl Default for LimitsConfig {
     }
 }
 
+impl LimitsConfig {
+    /// They need not be said.
+    fn are_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl From<&LimitsConfig> for Limits {
     fn from(config: &LimitsConfig) -> Self {
         let widen = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
@@ -124,7 +131,7 @@ pub struct InletConfig {
     /// The protocol clients speak.
     pub codec: CodecConfig,
     /// Bounds on what a client may make us hold.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "LimitsConfig::are_default")]
     pub limits: LimitsConfig,
     /// `:authority` of every request; the original destination address and port if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,7 +177,7 @@ pub struct OutletConfig {
     /// The protocol servers speak.
     pub codec: CodecConfig,
     /// Bounds on what a server may make us hold.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "LimitsConfig::are_default")]
     pub limits: LimitsConfig,
     /// As in the inlet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

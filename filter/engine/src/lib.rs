@@ -8,6 +8,7 @@ mod close;
 pub mod config;
 #[cfg(test)]
 mod cutting;
+mod destinations;
 pub mod h2;
 mod http;
 pub mod inlet;
@@ -23,4 +24,5 @@ mod test_bare;
 mod test_codec;
 
 pub use close::Close;
+pub use destinations::Destinations;
 pub use http::{HeaderSource, HeaderStore};

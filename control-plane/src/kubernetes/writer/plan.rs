@@ -44,7 +44,19 @@ pub(super) enum Action {
     Delete { uid: String, version: String },
 }
 
-/// Compares. `held`: uids of owners about which nothing good is known, whose objects stay.
+impl Action {
+    /// What is new goes first and what is no longer wanted last: where one object takes over from another, both are there
+    /// for a while, and never none.
+    const fn turn(&self) -> u8 {
+        match self {
+            Self::Create { .. } => 0,
+            Self::Update { .. } | Self::Foreign => 1,
+            Self::Delete { .. } => 2,
+        }
+    }
+}
+
+/// Compares, and gives what to write in its order. `held`: uids of owners about which nothing good is known, whose objects stay.
 pub(super) fn plan(
     wanted: &BTreeMap<Target, Wanted>,
     live: &BTreeMap<Target, LiveObject>,
@@ -77,6 +89,7 @@ pub(super) fn plan(
             actions.push((target.clone(), action));
         }
     }
+    actions.sort_by_key(|(_, action)| action.turn());
     actions
 }
 

@@ -21,7 +21,8 @@ pub use self::stats::InletStats;
 use crate::{
     buffer::{Pending, Progress},
     close::Close,
-    config::{ConfigError, Destination, InletConfig},
+    config::{ConfigError, InletConfig},
+    destinations::Destinations,
     h2,
     http::PassHeaders,
     outlet::request_mode_or_error,
@@ -36,7 +37,7 @@ pub struct InletShared {
     limits: Limits,
     ordering: Ordering,
     authority: Option<String>,
-    destinations: Vec<Destination>,
+    destinations: Destinations,
     max_in_flight: usize,
     pass: PassHeaders,
     h2: h2::Settings,
@@ -57,7 +58,7 @@ impl InletShared {
         Ok(Self {
             ordering: codec.capabilities().ordering,
             authority: config.authority.clone(),
-            destinations: config.destinations.clone(),
+            destinations: Destinations::new(&config.destinations),
             max_in_flight: usize::try_from(config.max_in_flight.max(1)).unwrap_or(usize::MAX),
             pass: PassHeaders::new(&config.pass_headers)?,
             h2: h2::Settings { initial_window: window, connection_window: MAX_WINDOW, max_header_list: 64 * 1024 },
@@ -73,24 +74,16 @@ impl InletShared {
 
     /// As [`authority`](Self::authority) for connections whose address is no IP: ours only if all are.
     pub fn authority_without_address(&self) -> Option<String> {
-        self.destinations.is_empty().then(|| self.authority.clone().unwrap_or_else(|| self.codec.name().to_owned()))
+        self.destinations.are_all().then(|| self.authority.clone().unwrap_or_else(|| self.codec.name().to_owned()))
     }
 
     /// Whether connections to this address are ours, and if so the `:authority` of their requests.
     pub fn authority(&self, address: std::net::IpAddr, port: u16) -> Option<String> {
         let default = || self.authority.clone().unwrap_or_else(|| std::net::SocketAddr::new(address, port).to_string());
-        if self.destinations.is_empty() {
+        if self.destinations.are_all() {
             return Some(default());
         }
-        let destination = self.destinations.iter().find(|destination| destination.is(address, port))?;
-        Some(destination.authority.clone().unwrap_or_else(default))
-    }
-}
-
-impl Destination {
-    /// This is that address.
-    pub fn is(&self, address: std::net::IpAddr, port: u16) -> bool {
-        self.port == port && self.address.is_none_or(|own| own == address.to_canonical() || own == address)
+        Some(self.destinations.find(address, port)?.map_or_else(default, str::to_owned))
     }
 }
 

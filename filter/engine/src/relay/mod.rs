@@ -19,7 +19,8 @@ use self::flow::Flow;
 use crate::{
     buffer::{Pending, Progress},
     close::Close,
-    config::{ConfigError, Destination},
+    config::ConfigError,
+    destinations::Destinations,
     inlet::InletStats,
     route::RouteTable,
 };
@@ -29,7 +30,7 @@ pub struct RelayShared {
     codec: Box<dyn Codec>,
     limits: Limits,
     ordering: Ordering,
-    destinations: Vec<Destination>,
+    destinations: Destinations,
     routes: RouteTable,
     max_in_flight: usize,
     streaming: bool,
@@ -56,7 +57,7 @@ impl RelayShared {
             heartbeat: capabilities.upstream_heartbeat,
             codec,
             limits: Limits::from(&config.limits),
-            destinations: config.destinations.clone(),
+            destinations: Destinations::new(&config.destinations),
             routes: RouteTable::new(&config.routes)?,
             max_in_flight: usize::try_from(config.max_in_flight.max(1)).unwrap_or(usize::MAX),
         })
@@ -69,8 +70,7 @@ impl RelayShared {
 
     /// Whether connections to this address are ours; `None`: the address is no IP.
     pub fn is_ours(&self, address: Option<(std::net::IpAddr, u16)>) -> bool {
-        self.destinations.is_empty()
-            || address.is_some_and(|(address, port)| self.destinations.iter().any(|d| d.is(address, port)))
+        self.destinations.have(address)
     }
 }
 
