@@ -75,9 +75,9 @@ def test_metadata_alone_is_no_news(cluster, controller, space):
         annotated["metadata"]["annotations"] = {"argocd.argoproj.io/tracking-id": "x"}
         kube.apply(annotated, manager="argo")
     # Something that is news tells when the rest was seen.
-    kube.apply(service(space, "later"))
+    kube.apply(service(space, "later", port=9191))
     within_two_seconds(lambda: filters(kube, f"later.{space}"), "news")
-    kube.delete(service(space, "later"))
+    kube.delete(service(space, "later", port=9191))
     within_two_seconds(lambda: filters(kube, space) == before, "nothing to have changed")
     assert kube.get(*VIRTUAL, "meltemi-orders", space) == virtual
     assert [line for line in controller.get("/metrics").splitlines() if line.startswith("meltemi_generation")] == generation
@@ -101,7 +101,8 @@ def test_a_router_becomes_a_virtual_service_with_an_owner(cluster, controller, s
 
 def test_drift_is_repaired_and_told_once(cluster, controller, space):
     kube = cluster.kube
-    kube.apply(service(space))
+    # A number of its own: what is about others changes as well while they go.
+    kube.apply(service(space, port=9400))
     name, good = within_two_seconds(lambda: next(iter(filters(kube, f"orders.{space}").items()), None), "a filter")
     path = kube.path_of(good)
     kube.request("PATCH", f"{path}?fieldManager=somebody", {"spec": {"configPatches": [], "priority": 7}}, "application/merge-patch+json")

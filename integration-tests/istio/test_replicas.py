@@ -105,7 +105,8 @@ def test_the_api_server_goes_and_comes_back(cluster, space):
     kube = cluster.kube
     replica = cluster.replica("patient").start()
     try:
-        kube.apply(service(space))
+        # A number of its own: objects of other numbers change while services of other tests go.
+        kube.apply(service(space, port=9400))
         before = wait_until(lambda: filters(kube, space), "the filters", 30)
         kube.stop_api()
         time.sleep(3)
@@ -114,7 +115,7 @@ def test_the_api_server_goes_and_comes_back(cluster, space):
 
         def late():
             try:
-                kube.apply(service(space, "late"))
+                kube.apply(service(space, "late", port=9191))
                 return filters(kube, f"late.{space}")
             except ApiError:
                 return None  # It is there, but not for all yet.
