@@ -64,8 +64,8 @@ fn an_http_port_gets_the_inlet_and_the_clusters_the_bridge() {
     assert_eq!(
         patches(filter),
         [
-            "NETWORK_FILTER INSERT_BEFORE http_connection_manager",
-            "HTTP_FILTER REMOVE http_connection_manager",
+            "NETWORK_FILTER INSERT_BEFORE *_9090 http_connection_manager",
+            "HTTP_FILTER REMOVE *_9090 http_connection_manager",
             "EXTENSION_CONFIG ADD",
             "CLUSTER MERGE bills.shop.svc.cluster.local:9092",
             "CLUSTER MERGE orders.shop.svc.cluster.local:9091",
