@@ -23,7 +23,7 @@ def demo(controller, space):
     in_threads(lambda version: space.pods[version].dubbo_server(PORT), ("v1", "v2"))
     for version in ("v1", "v2"):
         space.pods[version].has(f"meltemi.declare.in.{space.name}.demo.{PORT}")
-    space.pods["client"].has(f"meltemi.declare.out.{space.name}.demo.{PORT}")
+    space.pods["client"].takes(service.host, PORT)
     space.apply(destination_rule("demo", service.host, "v1", "v2"))
     return service
 

@@ -17,8 +17,8 @@ def thrift(port: int) -> dict:
 @pytest.fixture(scope="module")
 def echo(controller, space):
     """Service `echo`. `client` and `plain`, which lacks the module, are of account `buyer`, `seller` is of its own."""
-    service = two_versions(space, PORT, [thrift(PORT), thrift(OTHER)], f"meltemi.declare.{{side}}.{space.name}.echo.{OTHER}",
-                           client={"account": "buyer"}, plain={"account": "buyer", "module": None}, seller={"account": "seller"})
+    service = two_versions(space, PORT, [thrift(PORT), thrift(OTHER)], client={"account": "buyer"},
+                           plain={"account": "buyer", "module": None}, seller={"account": "seller"})
     for version in ("v1", "v2"):
         space.pods[version].thrift_server(OTHER)
     return service

@@ -32,7 +32,7 @@ def echo(controller, space):
         Server(per_frame(Dubbo.answer), "0.0.0.0", DUBBO)
         Server(web_page, "0.0.0.0", WEB)
     for number in (THRIFT, DUBBO):
-        me.has(f"meltemi.inlet.out.{space.name}.echo.{number}")
+        me.takes(service.host, number)
         v1.has(f"meltemi.inlet.in.{space.name}.echo.{number}")
     return service
 
@@ -78,7 +78,7 @@ def test_a_target_port_by_name(space, echo, applied):
     """Which is another number in each pod."""
     service = space.service("named", {"named": "yes"}, [port(THRIFT + 100, targetPort="rpc")])
     me = space.pods["client"]
-    me.has(f"meltemi.inlet.out.{space.name}.named.{THRIFT + 100}")
+    me.takes(service.host, THRIFT + 100)
     eventually(me, service.ip, THRIFT + 100, {"v1: hello x", "vm: hello x"}, count=20)
     applied(*(authorization(f"no-slow-{app}", "DENY", {"app": app}, {"to": [{"operation": {"paths": ["/slow"]}}]})
               for app in ("echo", "vm")))
@@ -111,7 +111,7 @@ def refuses_slow(host: str) -> dict:
 
 
 def routed(pod, name: str, address: str, number: int):
-    pod.has(f"meltemi.inlet.out.{pod.space.name}.{name}.{number}")
+    pod.takes(f"{name}.test", number)
     eventually(pod, address, number, {"6: fault filter abort"}, method="slow", argument=1, count=5)
     assert set(call(pod, address, number, count=5)) == {"vm: hello x"}
 
@@ -151,7 +151,7 @@ def test_a_service_entry_that_selects_workloads(space, echo, applied):
     applied(service_entry("picked", "picked.test", 9304, OTHER, addresses=["10.97.0.4"], workloadSelector={"labels": {"app": "vm"}}),
             authorization("no-slow", "DENY", {"app": "vm"}, {"to": [{"operation": {"paths": ["/slow"]}}]}))
     me = space.pods["client"]
-    me.has(f"meltemi.inlet.out.{space.name}.picked.9304")
+    me.takes("picked.test", 9304)
     eventually(me, "10.97.0.4", 9304, DENIED, method="slow", argument=1, count=5)
     assert set(call(me, "10.97.0.4", 9304, count=5)) == {"vm: hello x"}
 
@@ -159,7 +159,7 @@ def test_a_service_entry_that_selects_workloads(space, echo, applied):
 def test_a_sidecar_resource_trims_listeners(space, echo, applied):
     me, listener = space.pods["client"], f"{echo.ip}_{THRIFT}"
     seen = space.service("seen", {"app": "echo"}, [port(THRIFT)])
-    me.has(f"meltemi.inlet.out.{space.name}.seen.{THRIFT}")
+    me.takes(seen.host, THRIFT)
     eventually(me, seen.ip, THRIFT, {"v1: hello x"})
     applied({"apiVersion": "networking.istio.io/v1", "kind": "Sidecar", "metadata": {"name": "client"},
              "spec": {"workloadSelector": {"labels": {"app": "client"}}, "egress": [{"hosts": [f"./{seen.host}"]}]}},

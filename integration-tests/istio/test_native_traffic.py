@@ -30,7 +30,7 @@ def flaky(frame: bytes, asked: int) -> bytes | None:
 def echo(controller, space):
     """Service `echo` with more ports: THeader; one where `v1` fails every second time; one where all of `v2` fails; one whose calls
     name the service."""
-    service = two_versions(space, PORT, ports(PORT, HEADERS, FLAKY, BROKEN, SERVICES), f"meltemi.declare.{{side}}.{space.name}.echo.{SERVICES}")
+    service = two_versions(space, PORT, ports(PORT, HEADERS, FLAKY, BROKEN, SERVICES))
     v1, v2 = space.pods["v1"], space.pods["v2"]
     for pod in (v1, v2):
         pod.thrift_server(HEADERS, transport="header")
@@ -64,7 +64,7 @@ def test_a_server_that_is_gone_is_tried_around(space, echo, applied):
                  "metadata": {"name": "half", "labels": {"kubernetes.io/service-name": "half"}},
                  "ports": [{"name": f"thrift-{PORT}", "port": PORT}],
                  "endpoints": [{"addresses": [ip], "conditions": {"ready": True}} for ip in (space.pods["v1"].ip, dead.ip)]})
-    me.has(f"meltemi.inlet.out.{space.name}.half.{PORT}")
+    me.takes(service.host, PORT)
     never = virtual_service("half", service.host, {"route": [to(service.host)], "retries": {"attempts": 0}})
     applied(never)
     eventually(me, service.ip, PORT, lambda seen: len(seen) > 1, count=20)

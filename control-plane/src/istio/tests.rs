@@ -203,9 +203,14 @@ fn services_of_a_port_number_share_patches_if_their_inlets_are_the_same() {
         (&tables["meltemi-port-9091-dubbo"], &tables[big]),
         (&vec!["stock".to_owned()], &vec!["films".to_owned()])
     );
-    // Nobody knows where connections to it go.
-    let listener = "LISTENER_FILTER INSERT_FIRST 0.0.0.0_9091".to_owned();
-    assert!(patches(object(&compiled, "meltemi-out-shop-nobody-9091")).contains(&listener));
+    // It has no pods, and so no listeners.
+    assert!(
+        patches(object(&compiled, "meltemi-port-9091-thrift"))
+            .contains(&"CLUSTER MERGE nobody.shop.svc.cluster.local:9091".to_owned())
+    );
+    let alone = self::compiled(&service("nobody", "None", &ports("thrift")));
+    let bridge = ["CLUSTER MERGE nobody.shop.svc.cluster.local:9091"];
+    assert_eq!(patches(object(&alone, "meltemi-port-9091-thrift")), bridge, "an empty table would mean everything");
 }
 
 #[test]

@@ -17,13 +17,22 @@ fn listeners(compiled: &Compiled) -> Vec<String> {
     all.iter().filter_map(|patch| patch.strip_prefix("LISTENER_FILTER INSERT_FIRST ").map(str::to_owned)).collect()
 }
 
+/// Where connections to `vm.test` go, in listeners of its own.
+fn addresses(compiled: &Compiled) -> Vec<String> {
+    let table = config(object(compiled, "meltemi-port-9091-thrift"), "inlet")["destinations"].clone();
+    let line = |to: &Value| {
+        assert_eq!((&to["port"], &to["authority"]), (&Value::from(9091), &Value::from("vm.test:9091")));
+        to["address"].as_str().unwrap().to_owned()
+    };
+    table.as_array().unwrap().iter().map(line).collect()
+}
+
 #[test]
 fn a_port_that_says_no_protocol_is_native_by_annotation() {
     let compiled = compiled(&entry(&format!("  addresses: [10.1.0.1, 10.1.0.2/32]\n{PORT}")));
     assert_eq!(compiled.problems, []);
     assert_eq!(planned(&compiled, "vm.test").shape, Some(Shape::Native));
-    assert_eq!(listeners(&compiled), ["10.1.0.1_9091", "10.1.0.2_9091"], "istiod makes a listener for each address");
-    assert_eq!(config(object(&compiled, "meltemi-out-shop-vm-9091"), "inlet")["authority"], "vm.test:9091");
+    assert_eq!(addresses(&compiled), ["10.1.0.1", "10.1.0.2"], "istiod makes a listener for each");
 }
 
 #[test]
@@ -65,7 +74,7 @@ fn of_several_hosts_one_is_taken() {
     let compiled = compiled(&yaml);
     let [problem] = compiled.problems.as_slice() else { panic!("{:?}", compiled.problems) };
     assert_eq!(problem.field, "spec.hosts[1]");
-    assert_eq!(config(object(&compiled, "meltemi-out-shop-vm-9091"), "inlet")["authority"], "vm.test:9091");
+    assert_eq!(addresses(&compiled), ["10.1.0.1", "10.1.0.2"]);
 }
 
 #[test]
