@@ -189,7 +189,8 @@ WRONG = {
 def test_what_else_is_wrong_is_told_in_the_status(cluster, controller, space, case):
     kube = cluster.kube
     spec, reason, words = WRONG[case]
-    kube.apply(service(space), router(space))
+    # A number of its own: what is about others changes as well while they go.
+    kube.apply(service(space, port=9401 + list(WRONG).index(case)), router(space))
     wait_until(lambda: condition(kube, router(space), "Programmed").get("status") == "True", "the good one", 10)
     virtual, before = kube.get(*VIRTUAL, "meltemi-orders", space), filters(kube, space)
     kube.apply(router(space, **spec))
