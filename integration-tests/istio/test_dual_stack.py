@@ -25,7 +25,7 @@ def services(controller, space):
         found[name] = space.bed.kube.get("v1", "Service", service.name, space.name)["spec"]["clusterIPs"]
         space.pods["client"].has(f"meltemi.hcm.out.{service.host}:{TCP}")
         for port in (NATIVE, SHARED):
-            space.pods["client"].has(f"meltemi.inlet.out.{space.name}.{name}.{port}")
+            space.pods["client"].takes(service.host, port)
     return found
 
 

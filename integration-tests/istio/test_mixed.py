@@ -32,7 +32,7 @@ def fleet(bed, controller, space):
             Server(web_page, "0.0.0.0", WEB)
     for name, service in services.items():
         space.pods["client"].has(f"meltemi.hcm.out.{service.host}:{TCP}")
-        space.pods["client"].has(f"meltemi.inlet.out.{space.name}.{name}.{NATIVE}")
+        space.pods["client"].takes(service.host, NATIVE)
     space.pods["new"].has(f"meltemi.hcm.in.{services['new'].host}:{TCP}")
     space.pods["new"].has(f"meltemi.inlet.in.{space.name}.new.{NATIVE}")
     space.pods["broken"].has(f"meltemi.inlet.in.{space.name}.broken.{TCP}")

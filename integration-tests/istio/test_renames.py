@@ -13,7 +13,7 @@ def named(space: str, port_name: str) -> dict:
 
 def test_what_is_written_follows_a_port(cluster, controller, space):
     kube, mine = cluster.kube, f"orders.{space}"
-    kube.apply(tcp_service(space, "other"), service(space, "native"))
+    kube.apply(tcp_service(space, "other"), service(space, "native", port=9191))
     within_two_seconds(lambda: len(filters(kube, space)) == 4, "the filters of others")
 
     def ours() -> dict:
@@ -38,7 +38,8 @@ def test_what_is_written_follows_a_port(cluster, controller, space):
     kube.apply(named(space, "tcp-metaprotocol-dubbo"))
     within_two_seconds(lambda: about() and all('"name":"dubbo"' in str(item["spec"]) for item in about().values()), "the codec")
     kube.apply(service(space))
-    within_two_seconds(lambda: set(about()) == both and "http_connection_manager" in str(about()) and "meltemi.declare" in str(about()),
+    native = {"istio-system/meltemi-port-9090-thrift", f"{space}/meltemi-in-orders-9090"}
+    within_two_seconds(lambda: set(about()) == native and "http_connection_manager" in str(about()) and "meltemi.declare" in str(about()),
                        "the other shape")
     good = about()
     kube.apply(named(space, "tcp-metaprotocol-gopher"))

@@ -31,15 +31,15 @@ fn stands(kind: &str, instead: Option<&str>) -> (String, Option<String>) {
 #[test]
 fn what_others_connections_meet_too_does_nothing_without_the_module() {
     let native = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}");
-    let of_ours = stands("NETWORK_FILTER", None);
+    let (of_ours, shared) = (stands("NETWORK_FILTER", None), stands("NETWORK_FILTER", Some("RBAC")));
     let declare = stands("LISTENER_FILTER", Some("OriginalDst"));
-    assert_eq!(stand_ins(&native, "meltemi-out-shop-orders-9091"), [declare.clone(), of_ours.clone()]);
+    // All services of a port number have the same filters at their clients.
+    assert_eq!(stand_ins(&native, "meltemi-port-9091-thrift"), [declare.clone(), shared.clone()]);
     // All ports of a pod have one inbound listener.
     assert_eq!(stand_ins(&native, "meltemi-in-orders-9091"), [declare.clone(), of_ours.clone()]);
     // All HTTP services of a port number have one outbound listener, and one chain in it.
     let http = service("orders", "10.96.0.12", "{name: http-rpc, port: 9092}")
         .replace("namespace: shop}", "namespace: shop, annotations: {meltemi.dev/codec: thrift}}");
-    let shared = stands("NETWORK_FILTER", Some("RBAC"));
     assert_eq!(stand_ins(&http, "meltemi-out-shop-orders-9092"), [declare, shared]);
     assert_eq!(stand_ins(&http, "meltemi-in-orders-9092"), [of_ours]);
 }
