@@ -1,3 +1,3 @@
-//! `libmeltemi.so`: every codec of this workspace as one Envoy dynamic module.
+//! `libmeltemi.so` and `meltemi.wasm`: the codecs of this workspace as one plugin of Envoy.
 
 meltemi::export!(meltemi_codecs::ALL);

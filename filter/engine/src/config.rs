@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use meltemi_core::{Limits, Options};
+use meltemi_core::{Codec, CodecEntry, Limits, Options};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -55,6 +55,22 @@ impl CodecConfig {
     /// The options as the codec reads them.
     pub fn options(&self) -> Options {
         Options(self.options.clone())
+    }
+
+    /// Makes the codec from those that a host has.
+    ///
+    /// # Errors
+    /// If there is none of this name, or it does not take the options.
+    pub fn build(&self, codecs: &[CodecEntry]) -> Result<Box<dyn Codec>, ConfigError> {
+        let Some(entry) = codecs.iter().find(|entry| entry.name == self.name) else {
+            let known: Vec<&str> = codecs.iter().map(|entry| entry.name).collect();
+            return Err(ConfigError(format!(
+                "field `codec.name`: this module has no codec `{}`; it has: {}",
+                self.name,
+                known.join(", ")
+            )));
+        };
+        (entry.build)(&self.options()).map_err(|error| ConfigError(format!("field `codec.options`: {error}")))
     }
 }
 

@@ -22,6 +22,7 @@ pub mod route;
 mod test_bare;
 #[cfg(test)]
 mod test_codec;
+pub mod tunnel;
 
 pub use close::Close;
 pub use destinations::Destinations;

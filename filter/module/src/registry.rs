@@ -13,14 +13,5 @@ pub fn register(codecs: &'static [CodecEntry]) {
 
 /// Makes the codec that a configuration names.
 pub(crate) fn build(config: &CodecConfig) -> Result<Box<dyn Codec>, ConfigError> {
-    let codecs = CODECS.get().copied().unwrap_or_default();
-    let Some(entry) = codecs.iter().find(|entry| entry.name == config.name) else {
-        let known: Vec<&str> = codecs.iter().map(|entry| entry.name).collect();
-        return Err(ConfigError(format!(
-            "field `codec.name`: this module has no codec `{}`; it has: {}",
-            config.name,
-            known.join(", ")
-        )));
-    };
-    (entry.build)(&config.options()).map_err(|error| ConfigError(format!("field `codec.options`: {error}")))
+    config.build(CODECS.get().copied().unwrap_or_default())
 }

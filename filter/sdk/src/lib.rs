@@ -9,6 +9,10 @@ pub use meltemi_core::*;
 mod export;
 
 /// What [`export!`] needs.
-#[cfg(feature = "module")]
+#[cfg(all(feature = "module", not(target_family = "wasm")))]
 #[doc(hidden)]
 pub use meltemi_module as module;
+/// What [`export!`] needs.
+#[cfg(all(feature = "module", target_family = "wasm"))]
+#[doc(hidden)]
+pub use meltemi_wasm as module;

@@ -219,6 +219,11 @@ impl Connection {
         frame::put(&mut self.out, kind::GOAWAY, 0, StreamId::CONNECTION, &payload);
     }
 
+    /// Has the peer write something back, at once.
+    pub fn ping(&mut self) {
+        frame::put(&mut self.out, kind::PING, 0, StreamId::CONNECTION, &[0; 8]);
+    }
+
     /// Body bytes of all streams that wait for window.
     pub fn unsent(&self) -> usize {
         self.unsent

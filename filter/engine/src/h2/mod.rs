@@ -22,6 +22,9 @@ pub use error::{Error, ErrorCode};
 pub use hpack::{HeaderWriter, Headers};
 pub use stream::StreamId;
 
+/// The largest window there is.
+pub(crate) const MAX_WINDOW: u32 = 0x7fff_ffff;
+
 /// What we announce to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {

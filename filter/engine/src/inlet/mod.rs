@@ -23,13 +23,10 @@ use crate::{
     close::Close,
     config::{ConfigError, InletConfig},
     destinations::Destinations,
-    h2,
+    h2::{self, MAX_WINDOW},
     http::PassHeaders,
     outlet::request_mode_or_error,
 };
-
-/// The largest window there is in HTTP/2.
-const MAX_WINDOW: u32 = 0x7fff_ffff;
 
 /// What all inlets of a listener share.
 pub struct InletShared {
@@ -138,6 +135,12 @@ impl Inlet {
     pub fn on_client_writable(&mut self, now: Duration, writable: bool) {
         self.flow.client_writable = writable;
         self.settle(now);
+    }
+
+    /// Has HCM write something, for hosts that can give the client bytes only when HCM does.
+    pub fn prompt(&mut self) {
+        let settings = &self.flow.shared.h2;
+        self.flow.h2.get_or_insert_with(|| h2::Connection::client(settings)).ping();
     }
 
     /// Bytes for HCM; the host takes and clears them after each call.

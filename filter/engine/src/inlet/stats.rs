@@ -31,6 +31,38 @@ pub struct InletStats {
 }
 
 impl InletStats {
+    /// The counters' names in statistics, without their prefix.
+    pub const NAMES: [&str; 11] = [
+        "requests",
+        "one_way",
+        "replies",
+        "exceptions",
+        "failures",
+        "heartbeats",
+        "decode_errors",
+        "decode_errors.limit",
+        "decode_errors.unsupported",
+        "bytes_in",
+        "bytes_out",
+    ];
+
+    /// What is to be added to the counters, in the order of [`NAMES`](Self::NAMES).
+    pub const fn counts(&self) -> [u64; Self::NAMES.len()] {
+        [
+            self.requests,
+            self.one_way,
+            self.replies,
+            self.exceptions,
+            self.failures,
+            self.heartbeats,
+            self.decode_errors,
+            self.over_limit,
+            self.unsupported,
+            self.bytes_in,
+            self.bytes_out,
+        ]
+    }
+
     /// Requests answered with an error of our own, by kind, in the order of [`FailureKind::ALL`].
     pub const fn errors(&self) -> &[u64; FailureKind::ALL.len()] {
         &self.errors

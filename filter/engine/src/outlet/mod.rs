@@ -18,6 +18,7 @@ pub(crate) use self::response::decimal;
 use crate::{
     buffer::{self, decode},
     config::{ConfigError, OutletConfig},
+    h2::{self, MAX_WINDOW},
     http::{HeaderSource, HeaderStore, PassHeaders, candidates, diff, represent},
 };
 
@@ -40,6 +41,13 @@ impl OutletShared {
     pub fn new(config: &OutletConfig, codec: Box<dyn Codec>) -> Result<Self, ConfigError> {
         request_mode_or_error(codec.as_ref())?;
         Ok(Self { codec, limits: Limits::from(&config.limits), pass: PassHeaders::new(&config.pass_headers)? })
+    }
+
+    /// Windows into which a whole frame fits.
+    pub(crate) fn windows(&self) -> h2::Settings {
+        let frame = u32::try_from(self.limits.max_frame).unwrap_or(MAX_WINDOW);
+        let window = frame.saturating_add(64 * 1024).min(MAX_WINDOW);
+        h2::Settings { initial_window: window, connection_window: MAX_WINDOW, max_header_list: 64 * 1024 }
     }
 }
 

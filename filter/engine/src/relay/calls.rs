@@ -66,6 +66,11 @@ impl Calls {
         self.queue.remove(index)
     }
 
+    /// The server has a call.
+    pub(super) fn waits_for_server(&self) -> bool {
+        self.queue.iter().any(|call| call.reply.is_none())
+    }
+
     /// The calls that the server has.
     pub(super) fn sent(&mut self) -> impl Iterator<Item = &mut Call> {
         self.queue.iter_mut().filter(|call| call.reply.is_none())

@@ -195,6 +195,11 @@ impl Relay {
         (&self.flow.service, &self.flow.method)
     }
 
+    /// The server has calls that it will answer.
+    pub fn awaits_server(&self) -> bool {
+        !self.flow.server_gone && self.flow.calls.waits_for_server()
+    }
+
     /// The connection was closed by somebody else than the client: counts the calls that are not answered any more.
     pub fn on_lost(&mut self) {
         self.flow.count_lost();

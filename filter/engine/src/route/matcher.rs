@@ -1,12 +1,11 @@
 use meltemi_core::Metadata;
-use regex::bytes::{Regex, RegexBuilder};
 use smallvec::SmallVec;
 
-use super::config::{MatchConfig, Test};
+use super::{
+    config::{MatchConfig, Test},
+    pattern::Pattern,
+};
 use crate::names;
-
-/// Memory that a compiled expression may take: hostile ones are refused when the table is made.
-const REGEX_SIZE: usize = 1024 * 1024;
 
 /// A compiled condition. It looks at a value as it would stand in an HTTP header (see [`names`]), so that a rule means the
 /// same in request mode, where Envoy tests headers.
@@ -23,7 +22,7 @@ enum Compiled {
     Exact(Vec<u8>),
     Prefix(Vec<u8>),
     Suffix(Vec<u8>),
-    Regex(Regex),
+    Regex(Pattern),
     Range(i64, i64),
     Present(bool),
 }
@@ -41,12 +40,7 @@ impl Matcher {
             Some(Test::Suffix(text)) => Compiled::Suffix(names::match_suffix(text).into_bytes()),
             Some(Test::Range(start, end)) if start < end => Compiled::Range(*start, *end),
             Some(Test::Range(start, end)) => return Err(format!("the range from {start} to {end} is empty")),
-            Some(Test::Regex(text)) => Compiled::Regex(
-                RegexBuilder::new(&format!("^(?:{text})$"))
-                    .size_limit(REGEX_SIZE)
-                    .build()
-                    .map_err(|error| error.to_string())?,
-            ),
+            Some(Test::Regex(text)) => Compiled::Regex(Pattern::new(text)?),
         };
         Ok(Self { key: config.key.clone(), test, invert: config.invert, ignore_case: config.ignore_case })
     }
@@ -71,7 +65,7 @@ impl Matcher {
                 .checked_sub(text.len())
                 .and_then(|start| value.get(start..))
                 .is_some_and(|part| self.same(part, text)),
-            (Compiled::Regex(regex), Some(value)) => regex.is_match(value),
+            (Compiled::Regex(regex), Some(value)) => regex.matches(value),
             (Compiled::Range(start, end), Some(value)) => core::str::from_utf8(value)
                 .ok()
                 .and_then(|text| text.parse().ok())

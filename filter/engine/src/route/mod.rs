@@ -5,6 +5,7 @@
 mod bucket;
 pub mod config;
 mod matcher;
+mod pattern;
 
 use core::time::Duration;
 

@@ -7,18 +7,8 @@ use crate::abi::{ConfigScope, Metric, Network};
 
 /// The statistics of inlet and relay in Envoy, by protocol: `meltemi.<protocol>.<name>`.
 pub(super) struct InletMetrics {
-    requests: Metric,
-    one_way: Metric,
-    replies: Metric,
-    exceptions: Metric,
-    failures: Metric,
-    heartbeats: Metric,
-    decode_errors: Metric,
-    over_limit: Metric,
-    unsupported: Metric,
+    counters: [Metric; InletStats::NAMES.len()],
     panics: Metric,
-    bytes_in: Metric,
-    bytes_out: Metric,
     in_flight: Metric,
     duration: Metric,
     errors: [Metric; FailureKind::ALL.len()],
@@ -28,18 +18,8 @@ impl InletMetrics {
     pub(super) fn new(scope: ConfigScope, protocol: &str) -> Self {
         let counter = |name: &str| scope.counter(&format!("meltemi.{protocol}.{name}"));
         Self {
-            requests: counter("requests"),
-            one_way: counter("one_way"),
-            replies: counter("replies"),
-            exceptions: counter("exceptions"),
-            failures: counter("failures"),
-            heartbeats: counter("heartbeats"),
-            decode_errors: counter("decode_errors"),
-            over_limit: counter("decode_errors.limit"),
-            unsupported: counter("decode_errors.unsupported"),
+            counters: InletStats::NAMES.map(counter),
             panics: counter("panics"),
-            bytes_in: counter("bytes_in"),
-            bytes_out: counter("bytes_out"),
             in_flight: scope.gauge(&format!("meltemi.{protocol}.in_flight")),
             duration: scope.histogram(&format!("meltemi.{protocol}.duration_us")),
             errors: FailureKind::ALL.map(|kind| counter(&format!("errors.{kind}"))),
@@ -53,21 +33,8 @@ impl InletMetrics {
         mut next_duration: impl FnMut() -> Option<Duration>,
         envoy: Network,
     ) -> i64 {
-        let counts = [
-            (self.requests, stats.requests),
-            (self.one_way, stats.one_way),
-            (self.replies, stats.replies),
-            (self.exceptions, stats.exceptions),
-            (self.failures, stats.failures),
-            (self.heartbeats, stats.heartbeats),
-            (self.decode_errors, stats.decode_errors),
-            (self.over_limit, stats.over_limit),
-            (self.unsupported, stats.unsupported),
-            (self.bytes_in, stats.bytes_in),
-            (self.bytes_out, stats.bytes_out),
-        ];
-        for (metric, count) in counts {
-            envoy.count(metric, count);
+        for (metric, count) in self.counters.iter().zip(stats.counts()) {
+            envoy.count(*metric, count);
         }
         envoy.move_gauge(self.in_flight, stats.in_flight);
         for (metric, count) in self.errors.iter().zip(stats.errors()) {

@@ -1,0 +1,146 @@
+//! The plugins and connections of one VM. Hooks may be entered again while Envoy is called from one of them: nothing here
+//! is borrowed meanwhile.
+
+use core::cell::{Cell, RefCell};
+use std::{collections::BTreeMap, rc::Rc};
+
+use meltemi_core::{Codec, CodecEntry};
+use meltemi_engine::config::{CodecConfig, ConfigError};
+
+use crate::{abi, host};
+
+/// What the filters behind us do after a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Action {
+    /// They go on with what is in the buffer.
+    Continue = 0,
+    /// They are not called.
+    Pause = 1,
+}
+
+/// Makes the filters of one configuration.
+pub(crate) trait Plugin {
+    /// A filter for a new connection.
+    fn accept(self: Rc<Self>, context: Context) -> Rc<dyn Connection>;
+}
+
+/// A filter on one connection.
+pub(crate) trait Connection {
+    fn on_new_connection(&self) -> Action;
+    /// So many bytes of the client are in the read buffer.
+    fn on_read(&self, size: usize, end: bool) -> Action;
+    /// The filters behind us write so many bytes.
+    fn on_write(&self, size: usize, end: bool) -> Action;
+    /// The connection is closed; `by_us`: by this Envoy.
+    fn on_closed(&self, by_us: bool);
+    /// A while after [`Context::wake_later`].
+    fn on_wakeup(&self);
+}
+
+/// The numbers by which Envoy knows a connection and its plugin.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Context {
+    pub(crate) number: u32,
+    pub(crate) root: u32,
+}
+
+/// Milliseconds until what cannot be done now is done: as soon as Envoy's timers can.
+const SOON: u32 = 1;
+
+#[derive(Default)]
+struct Vm {
+    codecs: Cell<&'static [CodecEntry]>,
+    plugins: RefCell<BTreeMap<u32, Rc<dyn Plugin>>>,
+    connections: RefCell<BTreeMap<u32, Rc<dyn Connection>>>,
+    /// Connections that want to be woken, by plugin.
+    waiting: RefCell<BTreeMap<u32, Vec<u32>>>,
+}
+
+thread_local! {
+    static VM: Vm = Vm::default();
+}
+
+pub(crate) fn register(codecs: &'static [CodecEntry]) {
+    VM.with(|vm| vm.codecs.set(codecs));
+}
+
+/// Makes the codec that a configuration names.
+pub(crate) fn build(config: &CodecConfig) -> Result<Box<dyn Codec>, ConfigError> {
+    config.build(VM.with(|vm| vm.codecs.get()))
+}
+
+/// A plugin's root context, or a connection of one.
+pub(crate) fn on_create(context: u32, root: u32) {
+    if root == 0 {
+        return;
+    }
+    let plugin = VM.with(|vm| vm.plugins.borrow().get(&root).cloned());
+    if let Some(plugin) = plugin {
+        let connection = plugin.accept(Context { number: context, root });
+        VM.with(|vm| vm.connections.borrow_mut().insert(context, connection));
+    }
+}
+
+/// Reads the configuration of a plugin; `false` if it is wrong, which the log says.
+pub(crate) fn on_configure(root: u32, size: usize) -> bool {
+    match host::plugin(&abi::root_id(), &abi::configuration(size)) {
+        Ok(plugin) => {
+            VM.with(|vm| vm.plugins.borrow_mut().insert(root, plugin));
+            true
+        }
+        Err(ConfigError(reason)) => {
+            abi::log_error(&format!("meltemi: {reason}"));
+            false
+        }
+    }
+}
+
+/// Lets a connection do something. One that is not known was made before its plugin was configured: it is paused for ever,
+/// because its bytes must not pass as something that they are not.
+pub(crate) fn with(context: u32, work: impl FnOnce(&dyn Connection) -> Action) -> Action {
+    let connection = VM.with(|vm| vm.connections.borrow().get(&context).cloned());
+    connection.map_or(Action::Pause, |connection| work(connection.as_ref()))
+}
+
+pub(crate) fn on_delete(context: u32) {
+    let gone = VM.with(|vm| {
+        vm.plugins.borrow_mut().remove(&context);
+        vm.connections.borrow_mut().remove(&context)
+    });
+    // Not while the map is borrowed.
+    drop(gone);
+}
+
+/// Wakes those that want it.
+pub(crate) fn on_tick(root: u32) {
+    let waiting = VM.with(|vm| vm.waiting.borrow_mut().remove(&root)).unwrap_or_default();
+    for context in &waiting {
+        let connection = VM.with(|vm| vm.connections.borrow().get(context).cloned());
+        if let Some(connection) = connection.filter(|_| abi::set_context(*context)) {
+            connection.on_wakeup();
+        }
+    }
+    abi::set_context(root);
+    if !VM.with(|vm| vm.waiting.borrow().contains_key(&root)) {
+        abi::set_tick(0);
+    }
+}
+
+impl Context {
+    /// Comes back to what cannot be done while Envoy is in the middle of something.
+    pub(crate) fn wake_later(self) {
+        let first = VM.with(|vm| {
+            let mut waiting = vm.waiting.borrow_mut();
+            let first = !waiting.contains_key(&self.root);
+            let of_plugin = waiting.entry(self.root).or_default();
+            if !of_plugin.contains(&self.number) {
+                of_plugin.push(self.number);
+            }
+            first
+        });
+        if first {
+            abi::set_tick(SOON);
+        }
+    }
+}
