@@ -2,6 +2,8 @@
 
 import json
 
+from harness import HOST, WASM
+
 V3 = "type.googleapis.com/envoy.extensions"
 
 
@@ -14,7 +16,12 @@ def struct(**value) -> dict:
 
 
 def ours(name: str, **config) -> dict:
-    """Our network filter `inlet` or `relay`."""
+    """Our network filter `inlet`, `relay` or (in Wasm) `outlet`."""
+    if HOST == "wasm":
+        return {"name": name, "typed_config": {"@type": f"{V3}.filters.network.wasm.v3.Wasm", "config": {
+            "name": name, "root_id": name, "failure_policy": "FAIL_RELOAD",
+            "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": json.dumps({"version": 1} | config)},
+            "vm_config": {"vm_id": "meltemi", "runtime": "envoy.wasm.runtime.v8", "code": {"local": {"filename": str(WASM)}}}}}}
     return {"name": name, "typed_config": {
         "@type": f"{V3}.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter",
         "dynamic_module_config": {"name": "meltemi"}, "filter_name": name, "filter_config": struct(**config)}}
@@ -52,17 +59,49 @@ def listener(port: int, *filters, **more) -> dict:
 
 
 def cluster(port: int, codec=None, name="servers", limits=None, **more) -> dict:
-    """One server, behind our bridge if there is a codec."""
-    bridge = {"upstream_config": {"name": "bridge", "typed_config": {
+    """One server, behind our outlet if there is a codec."""
+    config = {"codec": {"name": codec}} | ({"limits": limits} if limits else {})
+    plain = {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": {"cluster_name": name, "endpoints": [
+        {"lb_endpoints": [{"endpoint": {"address": address(port)}}]}]}}
+    if not codec:
+        return plain | more
+    if HOST == "wasm":
+        return plain | more | {"hop": config}
+    return plain | {"upstream_config": {"name": "bridge", "typed_config": {
         "@type": f"{V3}.upstreams.http.dynamic_modules.v3.Config", "dynamic_module_config": {"name": "meltemi"},
-        "bridge_name": "outlet", "bridge_config": struct(codec={"name": codec}, **({"limits": limits} if limits else {}))}}} if codec else {}
-    return {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": {"cluster_name": name, "endpoints": [
-        {"lb_endpoints": [{"endpoint": {"address": address(port)}}]}]}} | bridge | more
+        "bridge_name": "outlet", "bridge_config": struct(**config)}}} | more
+
+
+def hop(cluster: dict) -> tuple[list, list]:
+    """The listeners and clusters of a cluster behind an outlet in Wasm."""
+    config = cluster.pop("hop", None)
+    if not config:
+        return [], [cluster]
+    name, server = cluster["name"], f"server|{cluster['name']}"
+    endpoint = {"address": {"envoy_internal_address": {"server_listener_name": f"hop|{name}"}}}
+    http2 = {"@type": f"{V3}.upstreams.http.v3.HttpProtocolOptions",
+             "explicit_http_config": {"http2_protocol_options": {"max_concurrent_streams": 1}}}
+    raw = {"name": "raw", "typed_config": {"@type": f"{V3}.transport_sockets.raw_buffer.v3.RawBuffer"}}
+    front = cluster | {
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
+        "transport_socket": {"name": "internal", "typed_config": {
+            "@type": f"{V3}.transport_sockets.internal_upstream.v3.InternalUpstreamTransport", "transport_socket": raw}}}
+    back = {key: cluster[key] for key in ("type", "connect_timeout", "transport_socket") if key in cluster} | {
+        "name": server, "load_assignment": cluster["load_assignment"] | {"cluster_name": server}}
+    connect = {"upgrade_type": "CONNECT", "connect_config": {}}
+    behind = manager(route(server, {"connect_matcher": {}}, upgrade_configs=[connect]),
+                     upgrade_configs=[{"upgrade_type": "CONNECT"}], http2_protocol_options={"allow_connect": True})
+    internal = {"name": f"hop|{name}", "internal_listener": {}, "filter_chains": [{"filters": [ours("outlet", **config), behind]}]}
+    return [internal], [front, back]
 
 
 def start(world, listeners, clusters):
     """Runs an Envoy with these in `world`."""
     ports = [item["address"]["socket_address"]["port_value"] for item in listeners]
+    hops = [hop(cluster) for cluster in clusters]
+    internal = {"name": "internal", "typed_config": {"@type": f"{V3}.bootstrap.internal_listener.v3.InternalListener"}}
     world.static_envoy(json.dumps({
-        "admin": {"address": address(world.envoy_admin)},
-        "static_resources": {"listeners": listeners, "clusters": clusters}}), wait_for=ports)
+        "admin": {"address": address(world.envoy_admin)}, "bootstrap_extensions": [internal],
+        "static_resources": {"listeners": listeners + sum((more for more, _ in hops), []),
+                             "clusters": sum((more for _, more in hops), [])}}), wait_for=ports)

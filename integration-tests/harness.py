@@ -18,6 +18,11 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 PEERS = pathlib.Path(__file__).resolve().parent / "peers"
+# What runs our filters: the dynamic module, or Wasm.
+HOST = os.environ.get("MELTEMI_HOST", "module")
+WASM = DIST / "meltemi.wasm"
+# What Envoy puts before the names of our statistics.
+STATS = {"module": "dynamicmodulescustom.", "wasm": "wasmcustom."}[HOST]
 
 
 PORTS = range(10_000, 32_000)
@@ -100,7 +105,8 @@ class World:
         return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}" for path in self.folder.glob("*.log"))
 
     def crashed(self) -> list[str]:
-        bad = [name for name in ("envoy", "serve") if "bug in hook" in self.log(name) or "panicked at" in self.log(name)]
+        signs = ("bug in hook", "panicked at", "wasm trap", "Function: proxy_on")
+        bad = [name for name in ("envoy", "serve") if any(sign in self.log(name) for sign in signs)]
         return bad + self.early
 
     def close(self):
@@ -120,7 +126,7 @@ class World:
 
     def serve(self, *options, seconds: float = 20):
         self.start("serve", DIST / "meltemi", "serve", "--config", self.config, "--xds", f"127.0.0.1:{self.xds}",
-                   "--admin", f"127.0.0.1:{self.admin}", *options)
+                   "--admin", f"127.0.0.1:{self.admin}", *(["--wasm", WASM] if HOST == "wasm" else []), *options)
         wait_until(lambda: get(self.admin, "/readyz"), "the control plane", seconds)
 
     def envoy(self, *options, wait_for=()):
@@ -175,10 +181,10 @@ class World:
     def stats(self, pattern: str) -> dict[str, int]:
         lines = get(self.envoy_admin, f"/stats?filter={pattern}").splitlines()
         pairs = (line.split(": ", 1) for line in lines if ": " in line)
-        return {name.removeprefix("dynamicmodulescustom."): int(value) for name, value in pairs if value.isdigit()}
+        return {name.removeprefix(STATS): int(value) for name, value in pairs if value.isdigit()}
 
     def counter(self, name: str) -> int:
-        return self.stats(f"^(dynamicmodulescustom\\.)?{re.escape(name)}$").get(name, 0)
+        return self.stats(f"^({re.escape(STATS)})?{re.escape(name)}$").get(name, 0)
 
     def in_flight(self, protocol="thrift") -> int:
         return self.counter(f"meltemi.{protocol}.in_flight")

@@ -116,6 +116,13 @@ impl Bootstrap {
                 "cds_config": ads,
                 "lds_config": ads,
             },
+            // In Wasm, outlets stand in internal listeners.
+            "bootstrap_extensions": [{
+                "name": "envoy.bootstrap.internal_listener",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+                },
+            }],
             "layered_runtime": {"layers": [
                 // The default of 100 is too small for an alternation of a few names; Istio has this one.
                 {"name": "static", "static_layer": {"re2.max_program_size.error_level": re2::MAX_PROGRAM}},

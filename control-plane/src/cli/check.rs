@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::{last_good::judge, problem::Severity, snapshot::TypeUrl, source::Folder};
+use crate::{compile::Host, last_good::judge, problem::Severity, snapshot::TypeUrl, source::Folder};
 
 /// Check a folder as `serve` would read it: exit code 0 if there is no error, 1 otherwise.
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ pub struct Check {
 impl Check {
     pub fn run(self) -> u8 {
         let loaded = Folder::new(&self.folder).load();
-        let compiled = judge(&loaded.model);
+        let compiled = judge(&loaded.model, &Host::Module);
         let problems: Vec<_> = loaded.problems.into_iter().chain(compiled.problems).collect();
         let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
         if self.json {

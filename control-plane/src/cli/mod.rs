@@ -10,6 +10,7 @@ mod kubernetes;
 mod reference;
 mod serve;
 mod sidecars;
+mod wasm;
 mod xds_tls;
 
 use clap::{Parser, Subcommand};

@@ -10,9 +10,10 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{kubernetes::Kubernetes, xds_tls::XdsTls};
+use super::{kubernetes::Kubernetes, wasm::Wasm, xds_tls::XdsTls};
 use crate::{
     admin,
+    compile::Host,
     last_good::{LastGood, judge},
     problem::{Problem, Severity},
     source::{Folder, Loaded, Reading, State, Watch},
@@ -34,6 +35,7 @@ const LOOKS: usize = 3;
   meltemi serve --config ./config --xds 0.0.0.0:18000 --admin 127.0.0.1:18080 --log json
   meltemi serve --config /etc/meltemi --state /var/lib/meltemi
   meltemi serve --config /etc/meltemi --xds 0.0.0.0:18000 --xds-cert tls.crt --xds-key tls.key --xds-client-ca ca.crt
+  meltemi serve --config ./config --wasm /usr/lib/meltemi/meltemi.wasm
   meltemi serve --kubernetes --xds 0.0.0.0:18000 --admin 0.0.0.0:18080
   meltemi serve --kubernetes --kubeconfig ~/.kube/config")]
 pub struct Serve {
@@ -50,6 +52,8 @@ pub struct Serve {
     xds: SocketAddr,
     #[command(flatten)]
     tls: XdsTls,
+    #[command(flatten)]
+    wasm: Wasm,
     /// Address for people and Prometheus (HTTP).
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:18080")]
     admin: SocketAddr,
@@ -79,7 +83,13 @@ impl Serve {
 
     async fn serve(self) -> anyhow::Result<()> {
         let tls = self.tls.settings();
-        let Some(config) = self.config else { return self.kubernetes.serve(self.xds, tls, self.admin).await };
+        let host = self.wasm.host()?;
+        let Some(config) = self.config else {
+            if host != Host::Module {
+                anyhow::bail!("--wasm is for Envoys without Istio: it needs --config");
+            }
+            return self.kubernetes.serve(self.xds, tls, self.admin).await;
+        };
         if self.kubernetes.sidecars.given() {
             anyhow::bail!(
                 "--stock-envoy, --telemetry, --access-log and --xds-service-* are for sidecars: they need --kubernetes"
@@ -93,7 +103,7 @@ impl Serve {
         let watch = Watch::new(&config, state.path()).with_context(|| format!("cannot watch {}", config.display()))?;
         let good = state.load();
         let last = LastGood::from_objects(good.iter().cloned());
-        let source = Source { folder: Folder::from_objects(&config, good), last, state, saves: true };
+        let source = Source { folder: Folder::from_objects(&config, good), last, state, saves: true, host };
         let (stop, stopped) = watch::channel(false);
         let wait = |mut stopped: watch::Receiver<bool>| async move {
             // An error means that the sender is gone: that is the end as well.
@@ -153,6 +163,8 @@ struct Source {
     state: State,
     /// What is good is written down.
     saves: bool,
+    /// What runs the filters.
+    host: Host,
 }
 
 /// Publishes the folder, again after each change.
@@ -195,7 +207,7 @@ impl Source {
             store.wait_with(loaded.problems);
             return;
         }
-        let served = self.last.take(loaded.model, judge);
+        let served = self.last.take(loaded.model, |model| judge(model, &self.host));
         let problems: Vec<Problem> = loaded.problems.into_iter().chain(served.problems).collect();
         tell(&problems);
         store.publish(served.compiled.snapshot, problems);

@@ -1,6 +1,6 @@
 //! Services and subsets → clusters and their endpoints.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use envoy_types::pb::envoy::{
     config::{
@@ -9,8 +9,8 @@ use envoy_types::pb::envoy::{
             cluster::{ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig},
         },
         core::v3::{
-            Address, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpProtocolOptions, SocketAddress, address,
-            socket_address::PortSpecifier,
+            Address, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpProtocolOptions, SocketAddress,
+            TypedExtensionConfig, address, socket_address::PortSpecifier,
         },
         endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
     },
@@ -31,7 +31,7 @@ use envoy_types::pb::envoy::{
 use meltemi_engine::config::OutletConfig;
 
 use super::{
-    Output,
+    Host, Output, hop,
     packing::{ads, any, extension, filter_config, module, number, span},
     policy,
     services::{Port, PortEndpoint, Protocol, Services},
@@ -96,7 +96,7 @@ pub(super) fn add_service(port: &Port, services: &Services<'_>, output: &mut Out
     };
     match apply(&policy, rule, &["h2"], &mut cluster, output, problems) {
         Ok(()) => {
-            endpoints(port, &name, &port.endpoints.iter().collect::<Vec<_>>(), &mut cluster, output);
+            endpoints(port, &name, &port.endpoints.iter().collect::<Vec<_>>(), &mut cluster, false, output);
             output.add(TypeUrl::Cluster, &name, &cluster);
         }
         Err((field, reason)) => problems.extend(rule.map(|rule| rule.origin.error(field, reason))),
@@ -159,52 +159,72 @@ impl Building<'_> {
             let index = rule.spec.subsets.iter().position(|other| other.name == subset.name).unwrap_or(0);
             problems.push(rule.origin.warning(format!("spec.subsets[{index}].labels"), reason));
         }
-        let mut cluster = Cluster { typed_extension_protocol_options: self.idle_timeout(policy), ..Cluster::default() };
+        let options = self.idle_timeout(policy).and_then(|idle| any(&TcpProtocolOptions { idle_timeout: span(idle) }));
+        let options = options.map(|any| ("envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions".to_owned(), any));
+        let mut cluster =
+            Cluster { typed_extension_protocol_options: options.into_iter().collect(), ..Cluster::default() };
         apply(policy, self.rule, &[], &mut cluster, output, problems)?;
-        endpoints(port, &name, &chosen, &mut cluster, output);
+        let hops = self.protocol.mode == Mode::Request && matches!(output.host, Host::Wasm(_));
+        endpoints(port, &name, &chosen, &mut cluster, hops, output);
         if self.protocol.mode == Mode::Request {
             let mut config = OutletConfig::new(self.protocol.codec.clone());
             config.limits = self.protocol.limits.clone();
-            cluster.upstream_config = Some(extension(
-                "envoy.upstreams.http.dynamic_modules",
-                &BridgeConfig {
-                    dynamic_module_config: module(),
-                    bridge_name: "outlet".to_owned(),
-                    bridge_config: filter_config(&config),
-                },
-            ));
+            if hops {
+                hop::insert(&mut cluster, &config, self.idle_timeout(policy), output);
+            } else {
+                cluster.upstream_config = Some(bridge(&config));
+            }
         }
         output.add(TypeUrl::Cluster, &name, &cluster);
         Ok(())
     }
 
     /// Until an idle connection is given up: before its server does, where servers of the protocol do that.
-    fn idle_timeout(&self, policy: &TrafficPolicy) -> HashMap<String, envoy_types::pb::google::protobuf::Any> {
+    fn idle_timeout(&self, policy: &TrafficPolicy) -> Option<Duration> {
         let pool = policy.connection_pool.as_ref();
         let configured =
             pool.and_then(|pool| pool.tcp.idle_timeout.or(pool.http.idle_timeout)).map(|timeout| timeout.0);
         let demanded = self.protocol.capabilities.upstream_heartbeat.map(|heartbeat| heartbeat.saturating_mul(2));
-        let shorter = match (configured, demanded) {
+        match (configured, demanded) {
             (Some(configured), Some(demanded)) => Some(configured.min(demanded)),
             (configured, demanded) => configured.or(demanded),
-        };
-        shorter
-            .and_then(|timeout| any(&TcpProtocolOptions { idle_timeout: span(timeout) }))
-            .map(|any| ("envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions".to_owned(), any))
-            .into_iter()
-            .collect()
+        }
     }
 }
 
-/// Names a cluster and gives it its endpoints: by EDS, or by name with DNS.
-fn endpoints(port: &Port, name: &str, endpoints: &[&PortEndpoint], cluster: &mut Cluster, output: &mut Output) {
-    let lb_endpoints = endpoints.iter().map(|endpoint| LbEndpoint {
-        load_balancing_weight: number(endpoint.weight),
-        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
-            address: socket_address(&endpoint.address, endpoint.port),
-            ..Endpoint::default()
-        })),
-        ..LbEndpoint::default()
+/// The outlet in front of a cluster's servers.
+fn bridge(config: &OutletConfig) -> TypedExtensionConfig {
+    extension(
+        "envoy.upstreams.http.dynamic_modules",
+        &BridgeConfig {
+            dynamic_module_config: module(),
+            bridge_name: "outlet".to_owned(),
+            bridge_config: filter_config(config),
+        },
+    )
+}
+
+/// Names a cluster and gives it its endpoints: by EDS, or by name with DNS. `hops`: there will be a hop in between.
+fn endpoints(
+    port: &Port,
+    name: &str,
+    endpoints: &[&PortEndpoint],
+    cluster: &mut Cluster,
+    hops: bool,
+    output: &mut Output,
+) {
+    let lb_endpoints = endpoints.iter().map(|endpoint| {
+        if hops && !port.dns {
+            return hop::endpoint(name, endpoint);
+        }
+        LbEndpoint {
+            load_balancing_weight: number(endpoint.weight),
+            host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+                address: socket_address(&endpoint.address, endpoint.port),
+                ..Endpoint::default()
+            })),
+            ..LbEndpoint::default()
+        }
     });
     let lb_endpoints: Vec<LbEndpoint> = lb_endpoints.collect();
     let locality =

@@ -22,15 +22,12 @@ use envoy_types::pb::envoy::{
                 fault::v3::HttpFault, local_ratelimit::v3::LocalRateLimit as LocalFilter,
                 ratelimit::v3::RateLimit as GlobalFilter, router::v3::Router,
             },
-            network::{
-                dynamic_modules::v3::DynamicModuleNetworkFilter,
-                http_connection_manager::v3::{
-                    HttpConnectionManager, HttpFilter, LocalReplyConfig, Rds, ResponseMapper,
-                    http_connection_manager::{
-                        CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
-                    },
-                    http_filter,
+            network::http_connection_manager::v3::{
+                HttpConnectionManager, HttpFilter, LocalReplyConfig, Rds, ResponseMapper,
+                http_connection_manager::{
+                    CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
                 },
+                http_filter,
             },
         },
     },
@@ -39,9 +36,9 @@ use meltemi_engine::{config::InletConfig, names};
 use prost::{Message, Name};
 
 use super::{
-    Output, cluster,
+    Host, Output, cluster,
     limits::{LOCAL_FILTER, Limits},
-    packing::{ads, any, boolean, extension, filter_config, module, number, span},
+    packing::{ads, any, boolean, number, span},
     router, routes,
     services::{Port, Protocol, Services},
     tls,
@@ -53,7 +50,6 @@ use crate::{
 };
 
 pub(super) const FAULT_FILTER: &str = "envoy.filters.http.fault";
-const NETWORK_FILTER: &str = "envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter";
 
 /// Annotation of a service: file that gets a line for each request; `/dev/stdout` for the console.
 const ACCESS_LOG: &str = "meltemi.dev/access-log";
@@ -81,9 +77,10 @@ pub(super) fn add(
     let filters = match protocol.mode {
         Mode::Request => request_filters(&name, port, protocol, router, services, output, problems),
         Mode::Connection => {
-            let (relay, filters) = router::filters(&name, port, protocol, router, services, problems);
-            add_filter(&format!("relay|{name}"), "relay", &relay, output);
-            filters
+            let (config, proxy) = router::filters(&name, port, protocol, router, services, problems);
+            let relay = format!("relay|{name}");
+            add_filter(&relay, "relay", &config, output);
+            vec![discovered(&relay, &output.host), proxy]
         }
     };
     let chain = FilterChain { name: name.clone(), filters, transport_socket, ..FilterChain::default() };
@@ -117,26 +114,22 @@ fn request_filters(
     config.authority = Some(port.host.clone());
     let inlet = format!("inlet|{name}");
     add_filter(&inlet, "inlet", &config, output);
-    let manager = manager(name, port, limits.local_filter(), limits.global_filter());
-    vec![discovered(&inlet), plain("envoy.filters.network.http_connection_manager", &manager)]
+    let mut manager = manager(name, port, limits.local_filter(), limits.global_filter());
+    output.host.adapt(&mut manager);
+    vec![discovered(&inlet, &output.host), plain("envoy.filters.network.http_connection_manager", &manager)]
 }
 
 /// Adds the configuration of one of our network filters.
 pub(super) fn add_filter<T: serde::Serialize>(name: &str, filter: &str, config: &T, output: &mut Output) {
-    let filter = DynamicModuleNetworkFilter {
-        dynamic_module_config: module(),
-        filter_name: filter.to_owned(),
-        filter_config: filter_config(config),
-        terminal_filter: false,
-    };
-    output.add(TypeUrl::ExtensionConfig, name, &extension(name, &filter));
+    let filter = output.host.network_filter(name, filter, config);
+    output.add(TypeUrl::ExtensionConfig, name, &filter);
 }
 
 /// A network filter whose configuration comes by ECDS: a module that is missing then costs this chain, not the listener.
-pub(super) fn discovered(name: &str) -> Filter {
+pub(super) fn discovered(name: &str, host: &Host) -> Filter {
     let source = ExtensionConfigSource {
         config_source: ads(),
-        type_urls: vec![format!("type.googleapis.com/{NETWORK_FILTER}")],
+        type_urls: vec![host.type_url()],
         ..ExtensionConfigSource::default()
     };
     Filter { name: name.to_owned(), config_type: Some(ConfigType::ConfigDiscovery(source)) }
@@ -199,7 +192,7 @@ fn http_filters(local: Option<LocalFilter>, global: Option<&GlobalFilter>) -> Ve
     filters
 }
 
-fn http_filter<M: Message + Name>(name: &str, config: &M) -> HttpFilter {
+pub(super) fn http_filter<M: Message + Name>(name: &str, config: &M) -> HttpFilter {
     HttpFilter {
         name: name.to_owned(),
         config_type: any(config).map(http_filter::ConfigType::TypedConfig),

@@ -21,7 +21,7 @@ use envoy_types::pb::envoy::{
 };
 
 use super::{
-    Output,
+    Host, Output,
     limits::{self, Limits},
     listener,
     packing::span,
@@ -83,7 +83,7 @@ pub(crate) fn managers(
         output.add(TypeUrl::ExtensionConfig, name, &super::packing::extension(name, &manager));
     };
     let router = services.router_of(&port.host);
-    let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new() };
+    let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new(), host: Host::Module };
     let (client, server) = Limits::new(router, protocol, services, problems).of_sides();
     let name = outbound_name(&port.host, port.number);
     let routes = routes::configuration(&name, port, protocol, router, &client, services, problems);
@@ -115,7 +115,7 @@ pub(crate) fn relay(port: &Port, services: &Services<'_>, snapshot: &mut Snapsho
     let Some(protocol) = &port.protocol else { return };
     let name = format!("{}:{}", port.host, port.number);
     let (config, _) = router::filters(&name, port, protocol, services.router_of(&port.host), services, problems);
-    let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new() };
+    let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new(), host: Host::Module };
     listener::add_filter(&relay_name(&port.host, port.number), "relay", &config, &mut output);
     *snapshot = output.snapshot;
 }

@@ -3,6 +3,8 @@
 
 mod cluster;
 mod hash;
+mod hop;
+mod host;
 mod limits;
 mod listener;
 mod matcher;
@@ -27,6 +29,7 @@ use crate::{
 };
 
 pub(crate) use cluster::name as cluster_name;
+pub use host::{Code, Host};
 pub(crate) use matcher::{check_regex, metadata_key};
 pub use protocols::{CODEC_ANNOTATION, Protocol};
 pub(crate) use router::EARLY_BYTES;
@@ -48,7 +51,7 @@ pub struct Compiled {
 }
 
 /// Compiles a model for standalone proxies.
-pub fn compile(model: &Model) -> Compiled {
+pub fn compile(model: &Model, host: &Host) -> Compiled {
     let mut problems = Vec::new();
     let services = Services::new(model, &mut problems);
     problems.extend(
@@ -57,7 +60,10 @@ pub fn compile(model: &Model) -> Compiled {
             .iter()
             .map(|gateway| gateway.origin.warning("", "a standalone proxy has no gateways: it was passed over")),
     );
-    let mut output = Output { snapshot: Snapshot::default(), secrets: BTreeSet::new() };
+    let mut output = Output { snapshot: Snapshot::default(), secrets: BTreeSet::new(), host: host.clone() };
+    if let Some((name, cluster)) = host.code_cluster() {
+        output.add(TypeUrl::Cluster, name, &cluster);
+    }
     for port in services.ports() {
         cluster::add(port, &services, &mut output, &mut problems);
     }
@@ -84,6 +90,7 @@ struct Output {
     snapshot: Snapshot,
     /// Names of secrets that are already there.
     secrets: BTreeSet<String>,
+    host: Host,
 }
 
 impl Output {

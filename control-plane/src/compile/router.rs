@@ -17,7 +17,7 @@ use meltemi_engine::{
 
 use super::{
     cluster,
-    listener::{discovered, plain},
+    listener::plain,
     matcher::{self, metadata_key},
     packing::{fraction, number, span},
     scope::{Result, Scope},
@@ -35,7 +35,7 @@ const MILLION: u32 = 1_000_000;
 /// The status of an abort without one.
 const DEFAULT_ABORT: u32 = 503;
 
-/// The relay's configuration, and the chain's filters. A route that is wrong is reported and answers with an error; one
+/// The relay's configuration, and the filter behind it. A route that is wrong is reported and answers with an error; one
 /// whose match is wrong is left out.
 pub(super) fn filters(
     name: &str,
@@ -44,7 +44,7 @@ pub(super) fn filters(
     router: Option<&Object<MetaRouter>>,
     services: &Services<'_>,
     problems: &mut Vec<Problem>,
-) -> (RelayConfig, Vec<Filter>) {
+) -> (RelayConfig, Filter) {
     let own = cluster::name(&port.host, port.number, None);
     let mut routes = Vec::new();
     if let Some(router) = router {
@@ -87,7 +87,7 @@ pub(super) fn filters(
         hash_policy: source_hash(router, port, services, problems),
         ..TcpProxy::default()
     };
-    (config, vec![discovered(&format!("relay|{name}")), plain("envoy.filters.network.tcp_proxy", &proxy)])
+    (config, plain("envoy.filters.network.tcp_proxy", &proxy))
 }
 
 /// What picks the endpoint of destinations with a consistent hash: the client's address, if a rule says so.

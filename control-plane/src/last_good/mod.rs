@@ -10,7 +10,7 @@ mod settle;
 use std::collections::HashMap;
 
 use crate::{
-    compile::{Compiled, compile},
+    compile::{Compiled, Host, compile},
     model::{AnyObject, Model, check_annotations},
     problem::{Key, Problem, Severity},
 };
@@ -38,8 +38,8 @@ pub struct Served {
 }
 
 /// Compiles a model and finds all that is wrong with it.
-pub fn judge(model: &Model) -> Compiled {
-    let mut compiled = compile(model);
+pub fn judge(model: &Model, host: &Host) -> Compiled {
+    let mut compiled = compile(model, host);
     compiled.problems.extend(check_annotations(model));
     compiled
 }

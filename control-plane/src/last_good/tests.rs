@@ -1,6 +1,7 @@
 use serde::de::DeserializeOwned;
 
 use super::{LastGood, Served, judge};
+use crate::compile::Host;
 use crate::{
     model::{AnyObject, Metadata, Object},
     problem::{Origin, Severity},
@@ -35,7 +36,7 @@ fn to(subset: &str) -> String {
 }
 
 fn take(last: &mut LastGood, objects: &[AnyObject]) -> Served {
-    let served = last.take(objects.iter().cloned().collect(), judge);
+    let served = last.take(objects.iter().cloned().collect(), |model| judge(model, &Host::Module));
     for (key, seen) in &last.seen {
         assert!(*seen < last.next, "{key:?}");
     }

@@ -82,7 +82,10 @@ pub(super) const TO_BOTH: &str = "  - name: both
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{compile::compile, source::Folder};
+    use crate::{
+        compile::{Host, compile},
+        source::Folder,
+    };
 
     #[test]
     fn every_phase_is_taken_without_a_word() {
@@ -93,7 +96,7 @@ mod tests {
             std::fs::write(dir.path().join("routes.yaml"), routes(lines)).unwrap();
             let loaded = Folder::new(dir.path()).load();
             assert_eq!(loaded.problems, [], "{lines}");
-            assert_eq!(compile(&loaded.model).problems, [], "{lines}");
+            assert_eq!(compile(&loaded.model, &Host::Module).problems, [], "{lines}");
         }
     }
 }

@@ -17,7 +17,7 @@ use envoy_types::pb::envoy::{
 };
 use prost::{Message, Name};
 
-use super::{Compiled, cluster::socket_address, compile};
+use super::{Compiled, Host, cluster::socket_address, compile};
 use crate::{
     model::Model,
     problem::{Problem, Severity},
@@ -38,7 +38,7 @@ fn model(yaml: &str) -> (Model, Vec<Problem>) {
 /// Compiles objects, with all that is wrong with them.
 fn all(yaml: &str) -> Compiled {
     let (model, problems) = model(yaml);
-    let compiled = compile(&model);
+    let compiled = compile(&model, &Host::Module);
     Compiled { problems: problems.into_iter().chain(compiled.problems).collect(), ..compiled }
 }
 

@@ -3,12 +3,12 @@
 /// Memory that a compiled expression may take: hostile ones are refused when the table is made.
 const SIZE_LIMIT: usize = 1024 * 1024;
 
+#[cfg(not(target_family = "wasm"))]
+use regex::{Regex, RegexBuilder};
 /// In Wasm the tables of a whole `regex` would be most of what an Envoy loads: there it is `regex-lite`, which does not know
 /// Unicode classes (`\p{L}`). Values are ASCII anyway, see [`names`](crate::names).
 #[cfg(target_family = "wasm")]
 use regex_lite::{Regex, RegexBuilder};
-#[cfg(not(target_family = "wasm"))]
-use regex::{Regex, RegexBuilder};
 
 /// A compiled expression.
 #[derive(Debug)]

@@ -10,13 +10,8 @@ unsafe extern "C" {
         data: *mut *mut u8,
         size: *mut usize,
     ) -> u32;
-    pub(super) fn proxy_set_buffer_bytes(
-        buffer: u32,
-        start: usize,
-        length: usize,
-        data: *const u8,
-        size: usize,
-    ) -> u32;
+    pub(super) fn proxy_set_buffer_bytes(buffer: u32, start: usize, length: usize, data: *const u8, size: usize)
+    -> u32;
     pub(super) fn proxy_get_property(
         path: *const u8,
         path_size: usize,

@@ -14,8 +14,10 @@ use fake as sys;
 #[cfg(target_family = "wasm")]
 use imports as sys;
 
-pub(crate) use envoy::{Buffer, Metric, MetricKind, close, configuration, count, define_metric, log_error, move_gauge,
-    property, read, record, resume, root_id, set_cluster, set_context, set_property, set_tick, write};
+pub(crate) use envoy::{
+    Buffer, Metric, MetricKind, close, configuration, count, define_metric, log_error, move_gauge, property, read,
+    record, resume, root_id, set_cluster, set_context, set_property, set_tick, write,
+};
 
 use meltemi_core::CodecEntry;
 

@@ -1,0 +1,74 @@
+use anyhow::{Context, bail};
+use clap::Args;
+use http::Uri;
+
+use crate::compile::{Code, Host};
+
+/// The filters in Wasm.
+#[derive(Debug, Default, Args)]
+pub(super) struct Wasm {
+    /// Run the filters in Wasm, for Envoys that may not load the module: file or URL of the `.wasm`, as Envoys find it.
+    #[arg(long, value_name = "FILE|URL")]
+    wasm: Option<String>,
+    /// SHA-256 of what the URL gives, in hexadecimal digits (`sha256sum meltemi.wasm`).
+    #[arg(long, value_name = "HEX", requires = "wasm")]
+    wasm_sha256: Option<String>,
+}
+
+impl Wasm {
+    /// What runs the filters.
+    pub(super) fn host(self) -> anyhow::Result<Host> {
+        let Some(place) = self.wasm else { return Ok(Host::Module) };
+        let scheme = ["http://", "https://"].into_iter().find(|scheme| place.starts_with(scheme));
+        let code = match (scheme, self.wasm_sha256) {
+            (None, None) => Code::File(place),
+            (None, Some(_)) => bail!("--wasm-sha256: only code that is fetched from a URL is compared with it"),
+            (Some(_), None) => bail!("--wasm {place}: Envoy takes code from a URL only with its --wasm-sha256"),
+            (Some(scheme), Some(sha256)) => remote(place, scheme == "https://", sha256)?,
+        };
+        Ok(Host::Wasm(code))
+    }
+}
+
+fn remote(url: String, tls: bool, sha256: String) -> anyhow::Result<Code> {
+    if sha256.len() != 64 || !sha256.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        bail!("--wasm-sha256 {sha256}: not 64 hexadecimal digits");
+    }
+    let uri: Uri = url.parse().with_context(|| format!("--wasm {url}"))?;
+    let host = uri.host().filter(|host| !host.is_empty()).with_context(|| format!("--wasm {url}: no host"))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    Ok(Code::Remote { url, host, port, tls, sha256: sha256.to_ascii_lowercase() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(wasm: Option<&str>, sha256: Option<&str>) -> anyhow::Result<Host> {
+        Wasm { wasm: wasm.map(str::to_owned), wasm_sha256: sha256.map(str::to_owned) }.host()
+    }
+
+    #[test]
+    fn a_file_or_a_url_with_its_hash() {
+        assert_eq!(host(None, None).unwrap(), Host::Module);
+        assert_eq!(host(Some("/a.wasm"), None).unwrap(), Host::Wasm(Code::File("/a.wasm".to_owned())));
+        let sum = "AB".repeat(32);
+        let Host::Wasm(Code::Remote { host: name, port, tls, sha256, .. }) =
+            host(Some("https://[::1]/m.wasm"), Some(&sum)).unwrap()
+        else {
+            panic!("not remote");
+        };
+        assert_eq!((name.as_str(), port, tls, sha256), ("::1", 443, true, sum.to_lowercase()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let wrong = |wasm, sha256| host(Some(wasm), sha256).unwrap_err().to_string();
+        assert!(wrong("http://a/m.wasm", None).contains("--wasm-sha256"));
+        assert!(wrong("http://a/m.wasm", Some("12")).contains("64 hexadecimal"));
+        assert!(wrong("/m.wasm", Some("12")).contains("only code"));
+        let sum = "0".repeat(64);
+        assert!(wrong("http:///m.wasm", Some(&sum)).starts_with("--wasm http:///m.wasm"));
+    }
+}
