@@ -2,7 +2,7 @@
 
 import json
 
-from harness import HOST, WASM
+from harness import FILTER_HOST, WASM
 
 V3 = "type.googleapis.com/envoy.extensions"
 
@@ -17,7 +17,7 @@ def struct(**value) -> dict:
 
 def ours(name: str, **config) -> dict:
     """Our network filter `inlet`, `relay` or (in Wasm) `outlet`."""
-    if HOST == "wasm":
+    if FILTER_HOST == "wasm":
         return {"name": name, "typed_config": {"@type": f"{V3}.filters.network.wasm.v3.Wasm", "config": {
             "name": name, "root_id": name, "failure_policy": "FAIL_RELOAD",
             "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": json.dumps({"version": 1} | config)},
@@ -65,7 +65,7 @@ def cluster(port: int, codec=None, name="servers", limits=None, **more) -> dict:
         {"lb_endpoints": [{"endpoint": {"address": address(port)}}]}]}}
     if not codec:
         return plain | more
-    if HOST == "wasm":
+    if FILTER_HOST == "wasm":
         return plain | more | {"hop": config}
     return plain | {"upstream_config": {"name": "bridge", "typed_config": {
         "@type": f"{V3}.upstreams.http.dynamic_modules.v3.Config", "dynamic_module_config": {"name": "meltemi"},

@@ -10,10 +10,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "peers" / "thrift"), str(HERE.parent / "scripts")]
 
 import setup  # noqa: E402
-from harness import World  # noqa: E402
+from harness import FILTER_HOST, World  # noqa: E402
 from wire import Dubbo, Thrift  # noqa: E402
 
-VERSIONS = os.environ.get("MELTEMI_ENVOYS", " ".join(setup.ENVOYS)).split()
+VERSIONS = os.environ.get("MELTEMI_ENVOYS", " ".join(setup.WASM_ENVOYS if FILTER_HOST == "wasm" else setup.ENVOYS)).split()
 
 
 def pytest_generate_tests(metafunc):

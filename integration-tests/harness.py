@@ -19,10 +19,15 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 PEERS = pathlib.Path(__file__).resolve().parent / "peers"
 # What runs our filters: the dynamic module, or Wasm.
-HOST = os.environ.get("MELTEMI_HOST", "module")
+FILTER_HOST = os.environ.get("MELTEMI_HOST", "module")
 WASM = DIST / "meltemi.wasm"
 # What Envoy puts before the names of our statistics.
-STATS = {"module": "dynamicmodulescustom.", "wasm": "wasmcustom."}[HOST]
+STATS = {"module": "dynamicmodulescustom.", "wasm": "wasmcustom."}[FILTER_HOST]
+# And before those of our filter state.
+STATE = {"module": "", "wasm": "wasm."}[FILTER_HOST]
+# Bytes by which a client that does not read can make an Envoy grow. In Wasm nobody says that it does not: all that it may have in
+# flight is asked for, and held several times on its way through the hop.
+MOST_HELD = {"module": 100 << 20, "wasm": 220 << 20}[FILTER_HOST]
 
 
 PORTS = range(10_000, 32_000)
@@ -126,7 +131,7 @@ class World:
 
     def serve(self, *options, seconds: float = 20):
         self.start("serve", DIST / "meltemi", "serve", "--config", self.config, "--xds", f"127.0.0.1:{self.xds}",
-                   "--admin", f"127.0.0.1:{self.admin}", *(["--wasm", WASM] if HOST == "wasm" else []), *options)
+                   "--admin", f"127.0.0.1:{self.admin}", *(["--wasm", WASM] if FILTER_HOST == "wasm" else []), *options)
         wait_until(lambda: get(self.admin, "/readyz"), "the control plane", seconds)
 
     def envoy(self, *options, wait_for=()):

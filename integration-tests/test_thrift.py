@@ -4,7 +4,7 @@ import pytest
 from thrift.Thrift import TApplicationException
 
 from clients import client
-from harness import free_port, router, rule, service, to
+from harness import FILTER_HOST, free_port, router, rule, service, to
 from peer.ttypes import Oops, Order
 
 HOST = "echo.test"
@@ -141,9 +141,14 @@ def test_one_way_calls_of_all_sizes_arrive(world):
     from harness import wait_until
     port = mesh(world)
     sizes = [100, 5_000, 20_000, 1_000_000, 8_000_000] * 3
+
+    def arrived():
+        return sorted(int(line.split()[1]) for line in world.log("v1").splitlines() if "fire" in line) == sorted(sizes)
     with client(port) as demo:
         for size in sizes:
             demo.fire("x" * size)
         assert demo.hello("x") == "v1: hello x"
-    wait_until(lambda: sorted(int(line.split()[1]) for line in world.log("v1").splitlines() if "fire" in line) == sorted(sizes),
-               "the calls")
+        # In Wasm, a client that closes takes what is under way along.
+        if FILTER_HOST == "wasm":
+            wait_until(arrived, "the calls")
+    wait_until(arrived, "the calls")

@@ -26,7 +26,8 @@ fn by_details(details: &[u8], status: u16) -> Option<FailureKind> {
             FailureKind::Overflow
         } else if has("timeout") && !has("connection_timeout") {
             FailureKind::Timeout
-        } else if has("connection_failure") || has("connection_timeout") {
+        } else if has("connection_failure") || has("connection_timeout") || has("refused_stream") {
+            // Refused is what was not begun: there was no connection to hand it to.
             FailureKind::ConnectFailure
         } else {
             FailureKind::UpstreamReset
@@ -67,7 +68,7 @@ fn by_body(body: &[u8]) -> Option<FailureKind> {
         Some(FailureKind::Timeout)
     } else if has("reset reason: overflow") {
         Some(FailureKind::Overflow)
-    } else if has("connection failure") || has("connection timeout") {
+    } else if has("connection failure") || has("connection timeout") || has("refused stream") {
         Some(FailureKind::ConnectFailure)
     } else if has("upstream connect error") {
         Some(FailureKind::UpstreamReset)

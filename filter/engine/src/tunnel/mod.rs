@@ -25,6 +25,9 @@ pub struct Tunnel {
     router: h2::Connection,
     call: Option<Call>,
     behind: Behind,
+    /// The router was told to come here no more: it closes the connection itself. Were we to do it, what we have just written
+    /// could be lost, in connections within Envoy.
+    retired: bool,
     close: Option<Close>,
 }
 
@@ -79,6 +82,7 @@ impl Tunnel {
             router: h2::Connection::server(&settings),
             call: None,
             behind: Behind { http: h2::Connection::client(&settings), stream: None, reached: false },
+            retired: false,
             close: None,
         }
     }
@@ -117,8 +121,8 @@ impl Tunnel {
                 }
                 // The server's reply may come yet, and would be taken for that to the next request.
                 Event::Reset { stream, .. } => {
-                    if self.call.as_ref().is_some_and(|call| call.stream == stream) {
-                        self.close = Some(Close::Now);
+                    if self.call.take_if(|call| call.stream == stream).is_some() {
+                        self.retire();
                     }
                 }
                 Event::GoAway { .. } => {}
@@ -134,7 +138,7 @@ impl Tunnel {
     pub fn on_server_data(&mut self, data: &[u8], end: bool) {
         let mut input = data;
         let mut ended = end;
-        while self.close.is_none() {
+        while !self.retired {
             let event = match self.behind.http.next_event(&mut input) {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
@@ -160,35 +164,34 @@ impl Tunnel {
             }
             self.advance();
         }
-        if ended && self.close.is_none() {
+        if ended && !self.retired {
             self.on_server_end();
         }
     }
 
     /// No more comes from the server, or there is none.
     fn on_server_end(&mut self) {
-        if let (Some(call), false) = (&self.call, self.behind.reached) {
-            // Nobody has seen the request: the router may ask another server.
-            self.router.reset(call.stream, h2::ErrorCode::RefusedStream);
-            self.call = None;
-        }
-        if self.call.is_some() {
-            self.outlet.on_server_data(b"", true);
-            self.advance();
-        }
         self.retire();
+        // Where nobody has seen the request, the router may ask another server.
+        let unseen = !self.behind.reached;
+        let code = if unseen { h2::ErrorCode::RefusedStream } else { h2::ErrorCode::Internal };
+        if let Some(call) = self.call.take() {
+            self.router.reset(call.stream, code);
+        }
     }
 
-    /// Tells the router to take its next requests elsewhere, and closes.
+    /// Tells the router to take its next requests elsewhere. Before what else there is to say: it may try again as soon as it
+    /// has read that.
     fn retire(&mut self) {
-        if self.close.is_none() {
-            self.router.go_away(h2::ErrorCode::NoError);
-            self.close = Some(Close::Flush);
-        }
+        self.router.go_away(h2::ErrorCode::NoError);
+        self.retired = true;
     }
 
     /// Carries on what the outlet made of it.
     fn advance(&mut self) {
+        if self.retired {
+            return;
+        }
         let ends = self.outlet.ends_sending();
         if !self.outlet.to_server().is_empty() {
             self.behind.send(self.outlet.to_server(), ends);
@@ -196,6 +199,11 @@ impl Tunnel {
         }
         let Some(call) = self.call.as_ref().filter(|call| call.ended) else { return };
         let Some(response) = self.outlet.response() else { return };
+        if !response.end_stream {
+            // As `retire`, which cannot be called while the response is borrowed.
+            self.router.go_away(h2::ErrorCode::NoError);
+            self.retired = true;
+        }
         let mut digits = [0; 20];
         let status = decimal(usize::from(response.status), &mut digits);
         let headers = |to: &mut h2::HeaderWriter<'_>| {
@@ -208,12 +216,8 @@ impl Tunnel {
         if !response.body.is_empty() {
             self.router.send_data(call.stream, response.body, true);
         }
-        let retires = !response.end_stream;
         self.call = None;
         self.outlet.reset();
-        if retires {
-            self.retire();
-        }
     }
 
     /// Has the HTTP connection manager behind us write something, for hosts that can give the router bytes only when it
