@@ -8,7 +8,7 @@ VENV := .cache/venv/bin/python
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help build image setup testbed demo test unit integration test-istio lint fuzz bench bench-control-plane clean
+.PHONY: help build wasm image setup testbed demo test unit integration test-istio lint fuzz bench bench-control-plane clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ build: ## dist/libmeltemi.so (the Envoy module) and dist/meltemi (the control pl
 	$(CARGO) build --locked --release -p meltemi-control-plane
 	@install -m 644 $(TARGET)/dist/libmeltemi_all.so dist/libmeltemi.so
 	@install -m 755 $(TARGET)/release/meltemi dist/meltemi
+
+wasm: ## dist/meltemi.wasm, and one .wasm for each codec: the same as proxy-wasm plugins
+	@$(PYTHON) wasm-build/build.py
 
 image: build ## dist/meltemi-image.tar: an OCI archive of both, with its bill of materials, without a container engine
 	@$(PYTHON) scripts/image/build.py
