@@ -8,7 +8,7 @@ VENV := .cache/venv/bin/python
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help build wasm image setup testbed demo test unit integration test-istio lint fuzz bench bench-control-plane clean
+.PHONY: help build wasm image setup testbed demo test unit integration test-wasm test-istio lint fuzz bench bench-control-plane clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,13 +35,19 @@ testbed: ## A real API server and Istio into .cache, for test-istio
 demo: build setup ## Live routing between two versions of a real server (PROTOCOL=thrift|dubbo)
 	@dist/meltemi demo $(PROTOCOL) --envoy "$$($(PYTHON) scripts/setup.py --newest)" --module dist --python $(VENV)
 
-test: unit integration ## Everything that must pass
+test: unit integration test-wasm ## Everything that must pass
 
 unit: ## Tests of the Rust crates
 	$(CARGO) test --locked --workspace
 
 integration: build setup ## Real Envoy, real clients and servers
 	$(VENV) -m pytest integration-tests -q -rs -n 2
+
+# All of it on the newest Envoy, the heart of it on the others.
+test-wasm: build wasm setup ## The same on plugins in Wasm
+	MELTEMI_HOST=wasm MELTEMI_ENVOYS=1.40.0 $(VENV) -m pytest integration-tests -q -rs -n 2
+	MELTEMI_HOST=wasm MELTEMI_ENVOYS="1.37.0 1.39.3" $(VENV) -m pytest -q -rs -n 2 \
+		$(addprefix integration-tests/test_,thrift.py dubbo.py errors.py connection_mode.py multiplexed.py retries.py wasm.py)
 
 test-istio: build setup testbed ## A real Istio mesh (Linux, root, iproute2, iptables), real clients and servers
 	$(VENV) -m pytest integration-tests/istio -q -rs

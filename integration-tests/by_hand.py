@@ -15,13 +15,13 @@ def struct(**value) -> dict:
     return {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"version": 1} | value}
 
 
-def ours(name: str, **config) -> dict:
+def ours(name: str, wasm=WASM, **config) -> dict:
     """Our network filter `inlet`, `relay` or (in Wasm) `outlet`."""
     if FILTER_HOST == "wasm":
         return {"name": name, "typed_config": {"@type": f"{V3}.filters.network.wasm.v3.Wasm", "config": {
             "name": name, "root_id": name, "failure_policy": "FAIL_RELOAD",
             "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": json.dumps({"version": 1} | config)},
-            "vm_config": {"vm_id": "meltemi", "runtime": "envoy.wasm.runtime.v8", "code": {"local": {"filename": str(WASM)}}}}}}
+            "vm_config": {"vm_id": "meltemi", "runtime": "envoy.wasm.runtime.v8", "code": {"local": {"filename": str(wasm)}}}}}}
     return {"name": name, "typed_config": {
         "@type": f"{V3}.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter",
         "dynamic_module_config": {"name": "meltemi"}, "filter_name": name, "filter_config": struct(**config)}}
@@ -58,7 +58,7 @@ def listener(port: int, *filters, **more) -> dict:
     return {"name": str(port), "address": address(port), "filter_chains": [{"filters": list(filters)}]} | more
 
 
-def cluster(port: int, codec=None, name="servers", limits=None, **more) -> dict:
+def cluster(port: int, codec=None, name="servers", limits=None, wasm=WASM, **more) -> dict:
     """One server, behind our outlet if there is a codec."""
     config = {"codec": {"name": codec}} | ({"limits": limits} if limits else {})
     plain = {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": {"cluster_name": name, "endpoints": [
@@ -66,7 +66,7 @@ def cluster(port: int, codec=None, name="servers", limits=None, **more) -> dict:
     if not codec:
         return plain | more
     if FILTER_HOST == "wasm":
-        return plain | more | {"hop": config}
+        return plain | more | {"hop": config | {"wasm": wasm}}
     return plain | {"upstream_config": {"name": "bridge", "typed_config": {
         "@type": f"{V3}.upstreams.http.dynamic_modules.v3.Config", "dynamic_module_config": {"name": "meltemi"},
         "bridge_name": "outlet", "bridge_config": struct(**config)}}} | more
@@ -96,7 +96,7 @@ def hop(cluster: dict) -> tuple[list, list]:
     return [internal], [front, back]
 
 
-def start(world, listeners, clusters):
+def start(world, listeners, clusters, **options):
     """Runs an Envoy with these in `world`."""
     ports = [item["address"]["socket_address"]["port_value"] for item in listeners]
     hops = [hop(cluster) for cluster in clusters]
@@ -104,4 +104,4 @@ def start(world, listeners, clusters):
     world.static_envoy(json.dumps({
         "admin": {"address": address(world.envoy_admin)}, "bootstrap_extensions": [internal],
         "static_resources": {"listeners": listeners + sum((more for more, _ in hops), []),
-                             "clusters": sum((more for _, more in hops), [])}}), wait_for=ports)
+                             "clusters": sum((more for _, more in hops), [])}}), wait_for=ports, **options)

@@ -15,6 +15,9 @@ from wire import Dubbo, Thrift  # noqa: E402
 
 VERSIONS = os.environ.get("MELTEMI_ENVOYS", " ".join(setup.WASM_ENVOYS if FILTER_HOST == "wasm" else setup.ENVOYS)).split()
 
+# Of the module alone, or of the control plane.
+collect_ignore = ["test_control_plane.py", "test_declare.py", "test_docs.py", "test_image.py"] if FILTER_HOST == "wasm" else []
+
 
 def pytest_generate_tests(metafunc):
     if "envoy_version" in metafunc.fixturenames:

@@ -1,0 +1,152 @@
+"""What only plugins in Wasm do: end and come again, and come over HTTP. Runs in the suite of Wasm alone."""
+
+import functools
+import hashlib
+import http.server
+import pathlib
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from by_hand import cluster, listener, manager, ours, route, start, tcp
+from harness import DIST, FILTER_HOST, ROOT, WASM, free_port, router, service, to, wait_until
+from servers import Server, per_frame
+from wire import Peer, Thrift
+
+pytestmark = pytest.mark.skipif(FILTER_HOST != "wasm", reason="a test of the plugins in Wasm")
+HOST = "echo.test"
+OUTSIDE = pathlib.Path(__file__).resolve().parent / "peers" / "fragile"
+CORPUS = sorted(path for path in (ROOT / "codecs" / "corpus").rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="session")
+def fragile(tmp_path_factory):
+    """A user's codec, in a crate outside of the workspace, as a plugin: it has a bug."""
+    place = tmp_path_factory.mktemp("fragile") / "fragile.wasm"
+    subprocess.run([sys.executable, ROOT / "wasm-build" / "build.py", "--crate", OUTSIDE / "Cargo.toml", "--output", place], check=True)
+    return place
+
+
+def talk(port: int, line: bytes) -> bytes:
+    """Sends a line; gives what comes back, nothing if the connection ends."""
+    with socket.create_connection(("127.0.0.1", port), 10) as peer:
+        peer.settimeout(10)
+        peer.sendall(line)
+        try:
+            return peer.makefile("rb").readline()
+        except ConnectionResetError:
+            return b""
+
+
+def lines(peer):
+    for line in peer.socket.makefile("rb"):
+        peer.send(b"+" + line)
+
+
+@pytest.mark.timeout(600)
+def test_a_trap_costs_its_own_plugin_until_it_is_loaded_again(world, fragile):
+    """A bug ends the VM of one worker: other plugins do not notice, and new connections work after the back-off."""
+    one, other = free_port(), free_port()
+    server, thrift = Server(lines), Server(per_frame(Thrift.answer))
+    plugin = functools.partial(ours, wasm=fragile)
+    start(world, [listener(one, plugin("inlet", codec={"name": "fragile"}), manager(route())),
+                  listener(other, ours("inlet", codec={"name": "thrift"}), manager(route("thrift")))],
+          [cluster(server.port, "fragile", wasm=fragile), cluster(thrift.port, "thrift", name="thrift")], concurrency=1)
+    peer = Peer.connect(other)
+
+    def works(number):
+        peer.send(Thrift.call(number, "hello"))
+        return Thrift.parse(peer.frame())["ok"]
+    assert talk(one, b"a.hello you\n") == b"+a.hello you\n" and works(1)
+    assert talk(one, b"bug\n") == b""
+    wait_until(lambda: "panicked" in world.log("envoy"), "Envoy to say so")
+    assert works(2), "on the connection that it had"
+    wait_until(lambda: talk(one, b"a.hello again\n") == b"+a.hello again\n", "the plugin to be loaded again")
+    assert works(3)
+    assert world.stats("vm_reload_success"), "Envoy counts it"
+    world.expects_crash = True
+
+
+def test_no_bytes_of_the_fuzz_corpus_end_the_vm(world):
+    """Each as a client's first bytes and as a server's reply, in both modes."""
+    for protocol in ("thrift", "dubbo"):
+        corpus = [path.read_bytes() for path in CORPUS if protocol in path.parts and path.suffix != ".java" and path.suffix != ".md"]
+        assert corpus, protocol
+        turn = iter(corpus * 3)
+
+        def behave(peer, turn=turn):
+            peer.socket.recv(65536)
+            peer.send(next(turn, b"x"))
+        server, request, relay = Server(behave), free_port(), free_port()
+        routes = [{"name": "all", "clusters": [{"name": "plain", "weight": 1}]}]
+        start(world, [listener(request, ours("inlet", codec={"name": protocol}), manager(route())),
+                      listener(relay, ours("relay", codec={"name": protocol}, routes=routes), tcp("plain"))],
+              [cluster(server.port, protocol), cluster(server.port, name="plain")])
+        for port in (request, relay):
+            for seed in corpus:
+                with socket.create_connection(("127.0.0.1", port), 10) as peer:
+                    peer.settimeout(0.05)
+                    peer.sendall(seed)
+                    try:
+                        while peer.recv(65536):
+                            pass
+                    except (TimeoutError, ConnectionResetError):
+                        pass
+        assert world.stats("decode_errors$")[f"meltemi.{protocol}.decode_errors"] > 0
+        assert world.processes["envoy"].poll() is None
+        assert "Function: proxy_on" not in world.log("envoy")
+        world.stop("envoy")
+
+
+def test_code_over_http(world):
+    """Envoys fetch the plugin themselves, and take only what has the hash."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=DIST)
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{web.server_address[1]}/{WASM.name}"
+    server, port = Server(per_frame(Thrift.answer)), free_port()
+    world.write("all", service(HOST, port, {server.port: "v1"}), router(HOST, {"route": [to(HOST)]}))
+    world.serve(wasm=["--wasm", url, "--wasm-sha256", hashlib.sha256(WASM.read_bytes()).hexdigest()])
+    world.envoy(wait_for=[port])
+
+    def works():
+        peer = Peer.connect(port)
+        peer.socket.settimeout(5)
+        try:
+            peer.send(Thrift.call(1, "hello"))
+            return Thrift.parse(peer.frame())["ok"]
+        except EOFError:
+            return False
+        finally:
+            peer.close()
+    wait_until(works, "the plugin to be fetched")
+    web.shutdown()
+
+
+def test_a_wrong_configuration_names_its_place(world):
+    """Envoy does not start with it, and its log says why."""
+    bad = listener(free_port(), ours("inlet", codec={"name": "none"}), manager(route()))
+    with pytest.raises(TimeoutError):
+        start(world, [bad], [cluster(1, "thrift")], seconds=3)
+    wait_until(lambda: "meltemi: field `codec.name`: this module has no codec `none`" in world.log("envoy"), "the reason")
+    world.processes.pop("envoy").wait(10)
+
+
+def test_of_a_gauge_there_is_one_for_all_workers(world):
+    """Every worker has a VM of its own; what they count is added up, once."""
+    release = threading.Event()
+    server, port = Server(per_frame(lambda frame: release.wait(10) and Thrift.answer(frame))), free_port()
+    start(world, [listener(port, ours("inlet", codec={"name": "thrift"}), manager(route()))], [cluster(server.port, "thrift")],
+          concurrency=3)
+    peers = [Peer.connect(port) for _ in range(12)]
+    for peer in peers:
+        peer.send(Thrift.call(1, "hello"))
+    wait_until(lambda: world.in_flight() == 12, "the gauge")
+    assert world.counter("meltemi.thrift.requests") == 12
+    release.set()
+    for peer in peers:
+        assert Thrift.parse(peer.frame())["ok"]
+    wait_until(lambda: world.in_flight() == 0, "the gauge to fall")
