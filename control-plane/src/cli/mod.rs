@@ -30,7 +30,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     Bootstrap(bootstrap::Bootstrap),
     Check(check::Check),
     Crds(crds::Crds),

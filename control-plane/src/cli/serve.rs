@@ -248,7 +248,7 @@ spec:
         let mut state = State::new(config.join(".meltemi"), config);
         let good = state.load();
         let last = LastGood::from_objects(good.iter().cloned());
-        Source { folder: Folder::from_objects(config, good), last, state, saves: true }
+        Source { folder: Folder::from_objects(config, good), last, state, saves: true, host: Host::Module }
     }
 
     fn publish(source: &mut Source, store: &Store) {

@@ -4,6 +4,7 @@ mod clusters;
 mod connection;
 mod limits;
 mod routes;
+mod wasm;
 mod wrong;
 
 use envoy_types::pb::envoy::{
