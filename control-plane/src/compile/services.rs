@@ -146,9 +146,9 @@ impl<'a> Services<'a> {
         }
     }
 
-    /// Whether a service has other ports than these.
-    pub(crate) fn has_more_ports(&self, host: &str, than: &[u16]) -> bool {
-        self.ports_of(host).any(|port| !than.contains(&port.number))
+    /// All ports of a service, ours and others.
+    pub(crate) fn numbers_of(&self, host: &str) -> Vec<u16> {
+        self.ports_of(host).map(|port| port.number).collect()
     }
 
     /// The endpoints of a Service.

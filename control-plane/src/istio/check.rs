@@ -10,14 +10,10 @@ use super::{
 };
 use crate::{compile::Services, model::Object, problem::Problem};
 
-/// Ports that Istio takes for TCP unless their protocol says otherwise, which ours, unknown to it, does not.
-const WELL_KNOWN: [u16; 4] = [25, 53, 3306, 27017];
-
 /// Adds what is wrong with the mesh's own objects, as far as our ports are concerned.
 pub(super) fn add(ports: &[MeshPort<'_>], services: &Services<'_>, facts: &Facts, output: &mut Compiled) {
     let policies: Vec<_> = facts.others("AuthorizationPolicy").collect();
     for port in ports {
-        well_known(port, output);
         no_address(port, output);
         without_module(port, facts, output);
         output.problems.extend(policies.iter().filter_map(|policy| tcp_policy(port, policy, facts)));
@@ -33,17 +29,6 @@ pub(super) fn add(ports: &[MeshPort<'_>], services: &Services<'_>, facts: &Facts
                 places.iter().find_map(|(number, listeners)| conflict(filter, *number, listeners))
             }),
         );
-    }
-}
-
-fn well_known(port: &MeshPort<'_>, output: &mut Compiled) {
-    if port.shape == Shape::Native && WELL_KNOWN.contains(&port.number) {
-        let reason = format!(
-            "Istio takes port {} for plain TCP whatever its appProtocol says; use another number, or the name \
-             tcp-metaprotocol-{}",
-            port.number, port.protocol.codec.name
-        );
-        output.problems.push(port.origin.error("spec.ports", reason));
     }
 }
 

@@ -17,10 +17,11 @@ pub struct Facts {
 }
 
 /// Kinds that are only looked at, by group and kind.
-pub const LOOKED_AT: [(&str, &str); 3] = [
+pub const LOOKED_AT: [(&str, &str); 4] = [
     ("networking.istio.io", "VirtualService"),
     ("security.istio.io", "AuthorizationPolicy"),
     ("networking.istio.io", "EnvoyFilter"),
+    ("networking.istio.io", "Sidecar"),
 ];
 
 impl Default for Facts {

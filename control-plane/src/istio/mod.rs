@@ -10,6 +10,7 @@
     reason = "a JSON value indexed by a name that is not there is null; we write to objects alone"
 )]
 
+mod astray;
 mod check;
 mod desired;
 mod facts;
@@ -129,6 +130,7 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
     output.desired.extend(numbers.objects(facts, options));
     gateway::add(model, &services, facts, options, &mut output);
     check::add(&ports, &services, facts, &mut output);
+    astray::add(&ports, &services, facts, &mut output);
     virtual_service::add(model, &services, &ports, &mut output);
     if ports.iter().any(|port| port.shape == Shape::Tcp)
         && let Some(xds) = &options.xds

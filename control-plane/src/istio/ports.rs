@@ -15,6 +15,9 @@ use crate::{
     problem::Origin,
 };
 
+/// Ports that Istio takes for TCP unless their protocol says otherwise, which ours, unknown to it, does not.
+const WELL_KNOWN: [u16; 4] = [25, 53, 3306, 27017];
+
 /// Which configuration a port gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -142,6 +145,14 @@ pub(super) fn collect<'a>(model: &'a Model, services: &'a Services<'_>, output: 
                 continue;
             };
             match shape(&port.name, port.app_protocol.as_deref(), &service.metadata) {
+                Some(Shape::Native) if compiled.protocol.is_some() && WELL_KNOWN.contains(&port.port) => {
+                    let reason = format!(
+                        "Istio takes port {} for plain TCP whatever its appProtocol says, so it is left alone; use another \
+                         number, or the name tcp-metaprotocol-<protocol>",
+                        port.port
+                    );
+                    refuse(compiled, "spec.ports", reason, output);
+                }
                 Some(shape) if compiled.protocol.is_some() => {
                     all.extend(of_service(service, port, compiled, shape, services))
                 }
@@ -167,8 +178,7 @@ pub(super) fn collect<'a>(model: &'a Model, services: &'a Services<'_>, output: 
                          addresses, or name the port tcp-metaprotocol-<protocol>",
                         port.number
                     );
-                    output.plan.push(Planned { notes: vec![reason.clone()], ..left_alone(compiled, shape) });
-                    output.problems.push(entry.origin.error("spec.addresses", reason));
+                    refuse(compiled, "spec.addresses", reason, output);
                 }
                 (Some(shape), _) if compiled.protocol.is_some() => all.extend(of_entry(entry, port, compiled, shape)),
                 _ => output.plan.push(left_alone(compiled, shape)),
@@ -189,6 +199,12 @@ fn shape(name: &str, app_protocol: Option<&str>, metadata: &Metadata) -> Option<
     } else {
         None
     }
+}
+
+/// Leaves a port alone that Istio sees plain TCP on, where a bridge would fail every call.
+fn refuse(port: &Port, field: &str, reason: String, output: &mut Compiled) {
+    output.plan.push(Planned { notes: vec![reason.clone()], ..left_alone(port, None) });
+    output.problems.push(port.origin.error(field, reason));
 }
 
 /// A port that asks for a shape and has no codec is one whose codec we do not know.

@@ -124,7 +124,7 @@ impl<'a> Scope<'a> {
             }
         }
         for scope in &mut scopes {
-            scope.among_others = services.has_more_ports(host, &scope.numbers);
+            scope.among_others = services.numbers_of(host).iter().any(|number| !scope.numbers.contains(number));
         }
         if scopes.is_empty() && !router.spec.gateways.is_empty() {
             scopes.extend(own.take(1).map(new));

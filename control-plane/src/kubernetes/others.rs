@@ -27,10 +27,12 @@ use crate::{
 /// How the API names the kinds of `LOOKED_AT`.
 pub(super) fn resources() -> [ApiResource; LOOKED_AT.len()] {
     let policies = GroupVersionKind::gvk("security.istio.io", "v1", "AuthorizationPolicy");
+    let sidecars = GroupVersionKind::gvk("networking.istio.io", "v1", "Sidecar");
     [
         written(DesiredKind::VirtualService),
         ApiResource::from_gvk_with_plural(&policies, "authorizationpolicies"),
         written(DesiredKind::EnvoyFilter),
+        ApiResource::from_gvk_with_plural(&sidecars, "sidecars"),
     ]
 }
 
@@ -96,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_a_kind_says_is_kept_until_it_says_otherwise() {
-        let [virtual_services, policies, _] = &resources();
+        let [virtual_services, policies, ..] = &resources();
         assert_eq!(
             (policies.api_version.as_str(), policies.plural.as_str()),
             ("security.istio.io/v1", "authorizationpolicies")

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Facts, compiled_with, facts, service};
+use super::{Facts, compiled, compiled_with, facts, service};
 use crate::{
     model::{Metadata, Object},
     problem::Origin,
@@ -34,8 +34,10 @@ fn pods_without_the_module_are_named() {
 #[test]
 fn a_port_that_istio_takes_for_tcp_is_refused() {
     let port = "{name: rpc, port: 3306, appProtocol: meltemi.dev/thrift}";
-    let found = found(&service("db", "10.96.0.12", port), |_| {});
-    assert!(found.len() == 1 && found[0].contains("plain TCP whatever its appProtocol"), "{found:?}");
+    let compiled = compiled(&service("db", "10.96.0.12", port));
+    let [problem] = compiled.problems.as_slice() else { panic!("{:?}", compiled.problems) };
+    assert!(problem.reason.contains("plain TCP whatever its appProtocol"), "{problem}");
+    assert_eq!(compiled.desired, [], "a bridge would fail every call");
 }
 
 #[test]
