@@ -19,6 +19,9 @@ use crate::{
     store::Connected,
 };
 
+/// Bytes of the resources in one response, unless one alone has more.
+const MOST_BYTES: usize = 64 * 1024;
+
 /// A delta stream.
 pub(super) struct Delta {
     view: View,
@@ -204,23 +207,35 @@ impl Delta {
             return;
         }
         watched.owed = false;
-        self.nonce = self.nonce.saturating_add(1);
         let version = version_of_all(wanted.values().copied());
+        let mut rest = changed.as_slice();
+        let mut gone = removed.clone();
+        loop {
+            let (part, later) = rest.split_at(first_part(kind, rest));
+            rest = later;
+            self.nonce = self.nonce.saturating_add(1);
+            let resources = part.iter().map(|resource| DeltaResource {
+                name: resource.name.clone(),
+                version: resource.version.clone(),
+                resource: Some(resource.any.clone()),
+                ..DeltaResource::default()
+            });
+            let about = part.iter().map(|resource| &resource.name).chain(&gone).cloned().collect();
+            watched.pending.insert(self.nonce.to_string(), about);
+            out.push(DeltaDiscoveryResponse {
+                system_version_info: version.clone(),
+                resources: resources.collect(),
+                type_url: kind.as_str().to_owned(),
+                removed_resources: core::mem::take(&mut gone),
+                nonce: self.nonce.to_string(),
+                ..DeltaDiscoveryResponse::default()
+            });
+            self.proxy.sent(kind, &version);
+            if rest.is_empty() {
+                break;
+            }
+        }
         let names: Vec<String> = changed.iter().map(|resource| resource.name.clone()).collect();
-        let resources = changed.iter().map(|resource| DeltaResource {
-            name: resource.name.clone(),
-            version: resource.version.clone(),
-            resource: Some(resource.any.clone()),
-            ..DeltaResource::default()
-        });
-        let response = DeltaDiscoveryResponse {
-            system_version_info: version.clone(),
-            resources: resources.collect(),
-            type_url: kind.as_str().to_owned(),
-            removed_resources: removed.clone(),
-            nonce: self.nonce.to_string(),
-            ..DeltaDiscoveryResponse::default()
-        };
         for resource in changed {
             watched.has.insert(resource.name.clone(), resource.version.clone());
             watched.missing.remove(&resource.name);
@@ -229,9 +244,6 @@ impl Delta {
             watched.has.remove(name);
         }
         watched.refused.retain(|name, _| !removed.contains(name));
-        watched.pending.insert(self.nonce.to_string(), names.iter().chain(&removed).cloned().collect());
-        self.proxy.sent(kind, &version);
-        out.push(response);
         let follower = match kind {
             TypeUrl::Cluster => TypeUrl::Endpoints,
             TypeUrl::Listener => TypeUrl::Route,
@@ -242,4 +254,18 @@ impl Delta {
             watched.force.extend(names.into_iter().filter(|name| watched.has.contains_key(name)));
         }
     }
+}
+
+/// How many of the resources go into the next response. A stream keeps room for the largest that it ever sent, and there are
+/// as many streams as sidecars. Of types that are not asked for by name a proxy takes the first response for all there is.
+fn first_part(kind: TypeUrl, resources: &[&Arc<Resource>]) -> usize {
+    if kind.is_wildcard() {
+        return resources.len();
+    }
+    let mut bytes = 0_usize;
+    let fits = |resource: &&&Arc<Resource>| {
+        bytes = bytes.saturating_add(resource.any.value.len());
+        bytes <= MOST_BYTES
+    };
+    resources.iter().take_while(fits).count().max(1).min(resources.len())
 }

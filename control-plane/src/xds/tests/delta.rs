@@ -223,3 +223,22 @@ fn refused_clusters_do_not_hold_up_routes() {
     assert_eq!(shape(&bench.request(refuse(&clusters[0], "bad"))), ["Route +r"]);
     assert_eq!(bench.refusal(CLUSTER).as_deref(), Some("bad"));
 }
+
+#[test]
+fn a_large_answer_comes_in_parts() {
+    let large = |name: &str| format!("{name}={}", "x".repeat(40_000));
+    let (a, b) = (large("a"), large("b"));
+    let world = [(CLUSTER, a.as_str()), (CLUSTER, b.as_str()), (ROUTE, a.as_str()), (ROUTE, b.as_str()), (ROUTE, "c")];
+    let mut bench = Bench::<Delta>::new(&world);
+    let routes = bench.request(subscribe(ROUTE, &["a", "b", "c", "gone"]));
+    assert_eq!(shape(&routes), ["Route +a -gone", "Route +b +c"]);
+    assert!(bench.request(take(&routes[1])).is_empty());
+    assert!(!bench.in_sync(ROUTE), "the first part is not taken yet");
+    assert!(bench.request(take(&routes[0])).is_empty());
+    assert!(bench.in_sync(ROUTE));
+    assert_eq!(
+        shape(&bench.request(subscribe(CLUSTER, &[]))),
+        ["Cluster +a +b"],
+        "a proxy would not wait for the rest"
+    );
+}
