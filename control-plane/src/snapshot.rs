@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use envoy_types::pb::google::protobuf::Any;
@@ -86,11 +86,14 @@ pub(crate) fn version_of(content: &impl Hash) -> String {
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     resources: BTreeMap<TypeUrl, BTreeMap<String, Arc<Resource>>>,
+    /// Of all resources of each type, once somebody has asked.
+    versions: OnceLock<BTreeMap<TypeUrl, String>>,
 }
 
 impl Snapshot {
     /// Adds a resource; one of the same type and name is replaced.
     pub fn insert(&mut self, kind: TypeUrl, resource: Resource) {
+        self.versions = OnceLock::new();
         self.resources.entry(kind).or_default().insert(resource.name.clone(), Arc::new(resource));
     }
 
@@ -102,6 +105,12 @@ impl Snapshot {
     /// One resource.
     pub fn get(&self, kind: TypeUrl, name: &str) -> Option<&Arc<Resource>> {
         self.resources.get(&kind)?.get(name)
+    }
+
+    /// A version that changes with the resources of a type.
+    pub fn version(&self, kind: TypeUrl) -> &str {
+        let all = || TypeUrl::ALL.into_iter().map(|kind| (kind, version_of_all(self.of(kind)))).collect();
+        self.versions.get_or_init(all).get(&kind).map_or("", String::as_str)
     }
 
     /// Number of resources of a type.

@@ -39,7 +39,7 @@ use crate::{
     last_good::LastGood,
     model::{AnyObject, check_annotations},
     problem::{Key, Problem, Severity},
-    snapshot::{Snapshot, TypeUrl, version_of_all},
+    snapshot::{Snapshot, TypeUrl},
     store::Store,
 };
 
@@ -268,7 +268,7 @@ impl Publisher {
     }
 
     fn hand_to_proxies(&mut self, snapshot: Snapshot, problems: &[Problem]) {
-        let versions: Vec<String> = TypeUrl::ALL.into_iter().map(|kind| version_of_all(snapshot.of(kind))).collect();
+        let versions: Vec<String> = TypeUrl::ALL.into_iter().map(|kind| snapshot.version(kind).to_owned()).collect();
         if self.last.as_ref().is_some_and(|(last, known)| *last == versions && known == problems) {
             return;
         }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Bytes of the resources in one response, unless one alone has more.
-const MOST_BYTES: usize = 64 * 1024;
+const MOST_BYTES: usize = 32 * 1024;
 
 /// A delta stream.
 pub(super) struct Delta {
@@ -47,6 +47,8 @@ struct Watched {
     missing: BTreeSet<String>,
     /// Asked for, and still without any answer.
     owed: bool,
+    /// The proxy has all that it asked for of the world's resources of this version.
+    has_all_of: Option<String>,
 }
 
 impl Session for Delta {
@@ -77,6 +79,9 @@ impl Session for Delta {
             // What it has from an earlier connection need not be sent again.
             watched.has.extend(request.initial_resource_versions);
             watched.wildcard = kind.is_wildcard() && request.resource_names_subscribe.is_empty();
+        }
+        if !(request.resource_names_subscribe.is_empty() && request.resource_names_unsubscribe.is_empty()) {
+            watched.has_all_of = None;
         }
         for name in request.resource_names_subscribe {
             if name == "*" {
@@ -181,6 +186,12 @@ impl Delta {
     /// Sends what changed of a type; the first time even if that is nothing.
     fn send(&mut self, kind: TypeUrl, out: &mut Vec<DeltaDiscoveryResponse>) {
         let Some(watched) = self.types.get_mut(&kind).filter(|_| !self.view.withholds(kind)) else { return };
+        // Most of what happens, an answer to a response or a change of another type, is nothing to send.
+        let world = self.view.version(kind);
+        if world.is_some() && watched.has_all_of.as_deref() == world && !watched.owed && watched.force.is_empty() {
+            return;
+        }
+        watched.has_all_of = world.map(str::to_owned);
         let keeps = self.view.keeps_unknown(kind);
         let wanted: BTreeMap<&str, &Arc<Resource>> = if watched.wildcard {
             self.view.all(kind)

@@ -165,6 +165,11 @@ impl View {
         ghosts.chain(self.taken.of(kind)).chain(lost).chain(self.snapshot.of(kind)).map(named).collect()
     }
 
+    /// Version of all resources of a type, if it is one that nothing lingers of.
+    pub(super) fn version(&self, kind: TypeUrl) -> Option<&str> {
+        Some(self.referring()?.version(kind)).filter(|_| REFERRING.contains(&kind))
+    }
+
     fn referring(&self) -> Option<&Snapshot> {
         if self.held { self.shown.as_deref() } else { Some(&self.snapshot) }
     }

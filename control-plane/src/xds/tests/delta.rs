@@ -226,7 +226,7 @@ fn refused_clusters_do_not_hold_up_routes() {
 
 #[test]
 fn a_large_answer_comes_in_parts() {
-    let large = |name: &str| format!("{name}={}", "x".repeat(40_000));
+    let large = |name: &str| format!("{name}={}", "x".repeat(20_000));
     let (a, b) = (large("a"), large("b"));
     let world = [(CLUSTER, a.as_str()), (CLUSTER, b.as_str()), (ROUTE, a.as_str()), (ROUTE, b.as_str()), (ROUTE, "c")];
     let mut bench = Bench::<Delta>::new(&world);
@@ -241,4 +241,18 @@ fn a_large_answer_comes_in_parts() {
         ["Cluster +a +b"],
         "a proxy would not wait for the rest"
     );
+}
+
+#[test]
+fn a_change_of_one_type_is_nothing_to_another() {
+    const FILTER: TypeUrl = TypeUrl::ExtensionConfig;
+    let mut bench = Bench::<Delta>::new(&[(FILTER, "f"), (ROUTE, "r")]);
+    follow(&mut bench, subscribe(FILTER, &["f", "late"]));
+    follow(&mut bench, subscribe(ROUTE, &["r"]));
+    let changed = bench.publish(&[(FILTER, "f"), (ROUTE, "r=2")]);
+    assert_eq!(shape(&changed), ["Route +r"]);
+    assert!(bench.request(take(&changed[0])).is_empty());
+    assert_eq!(shape(&bench.request(subscribe(FILTER, &["f"]))), ["ExtensionConfig +f"], "asked for again, sent again");
+    assert_eq!(shape(&bench.publish(&[(FILTER, "f"), (FILTER, "late"), (ROUTE, "r=2")])), ["ExtensionConfig +late"]);
+    assert_eq!(shape(&bench.publish(&[(FILTER, "late"), (ROUTE, "r=2")])), ["ExtensionConfig -f"]);
 }
