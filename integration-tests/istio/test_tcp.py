@@ -57,7 +57,7 @@ def test_limits_reach_open_connections(space, echo, applied):
     me, bucket, route = space.pods["client"], {"maxTokens": 1, "tokensPerFill": 1, "fillInterval": "600s"}, {"route": [to(echo.host, "v1")]}
     free = meta_router("echo", echo.host, route)
     applied(free)
-    eventually(me, echo.ip, PORT, {"v1: hello x"}, count=5)
+    eventually(me, echo.ip, PORT, {"v1: hello x"}, count=20)
     with me.dialed(client(PORT, address=echo.ip)) as demo:
         assert one(demo) == "v1: hello x"
         for limited in (meta_router("echo", echo.host, route, localRateLimit={"tokenBucket": bucket}),
