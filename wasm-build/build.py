@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -68,7 +69,7 @@ def debian() -> dict[str, str]:
         if done.returncode:
             sys.exit(f"wasm: {script} failed:\n{done.stdout}")
         say(f"compiler made in {time.monotonic() - begun:.0f} s")
-    lines = (line.removeprefix("export ").split() for line in (TOOLCHAIN / "env.sh").read_text().splitlines())
+    lines = (shlex.split(line.removeprefix("export ")) for line in (TOOLCHAIN / "env.sh").read_text().splitlines())
     return dict(pair.split("=", 1) for line in lines for pair in line)
 
 

@@ -7,7 +7,10 @@ set -euo pipefail
 P=$(realpath -m "${1:?folder}")
 T=wasm32-wasip1
 [ -e "$P/env.sh" ] && exit 0
-rm -rf "$P"; mkdir -p "$P/debs" "$P/root"; cd "$P/debs"
+[ "$(dpkg --print-architecture)" = amd64 ] || { echo "$0: Debian has this compiler for amd64 alone here"; exit 1; }
+# What an earlier run left behind, and nothing else.
+rm -rf "${P:?}"/{debs,root,seed,target,cargo}
+mkdir -p "$P/debs" "$P/root"; cd "$P/debs"
 
 # Names follow the archive: nothing but rustc-web itself, the compiler that Debian keeps new for Firefox, is pinned.
 dependency() {
@@ -51,4 +54,4 @@ cp "$P/target/$T"/release/deps/*.rlib "$D/"
 rm -f "$D"/libseed-*
 cp "$R"/lib/wasm32-wasi/{libc.a,*.o} "$D/self-contained/"
 rm -rf "$P/target" "$P/debs" "$P/cargo" "$S" "$R/lib/rustlib/src" "$R/src" "$R/share"
-printf 'export LD_LIBRARY_PATH=%s RUSTC=%s\n' "$LD_LIBRARY_PATH" "$RUSTC" > "$P/env.sh"
+printf 'export LD_LIBRARY_PATH=%q RUSTC=%q\n' "$LD_LIBRARY_PATH" "$RUSTC" > "$P/env.sh"

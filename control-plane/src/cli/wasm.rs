@@ -19,7 +19,11 @@ impl Wasm {
     /// What runs the filters.
     pub(super) fn host(self) -> anyhow::Result<Host> {
         let Some(place) = self.wasm else { return Ok(Host::Module) };
-        let scheme = ["http://", "https://"].into_iter().find(|scheme| place.starts_with(scheme));
+        if place.is_empty() {
+            bail!("--wasm: neither a file nor a URL");
+        }
+        let lower = place.to_ascii_lowercase();
+        let scheme = ["http://", "https://"].into_iter().find(|scheme| lower.starts_with(scheme));
         let code = match (scheme, self.wasm_sha256) {
             (None, None) => Code::File(place),
             (None, Some(_)) => bail!("--wasm-sha256: only code that is fetched from a URL is compared with it"),
@@ -37,7 +41,13 @@ fn remote(url: String, tls: bool, sha256: String) -> anyhow::Result<Code> {
     let uri: Uri = url.parse().with_context(|| format!("--wasm {url}"))?;
     let host = uri.host().filter(|host| !host.is_empty()).with_context(|| format!("--wasm {url}: no host"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let port = match uri.authority().and_then(|authority| authority.as_str().rsplit_once(':')) {
+        Some((_, port)) if !port.ends_with(']') => {
+            port.parse().with_context(|| format!("--wasm {url}: port `{port}`"))?
+        }
+        _ if tls => 443,
+        _ => 80,
+    };
     Ok(Code::Remote { url, host, port, tls, sha256: sha256.to_ascii_lowercase() })
 }
 
@@ -68,7 +78,9 @@ mod tests {
         assert!(wrong("http://a/m.wasm", None).contains("--wasm-sha256"));
         assert!(wrong("http://a/m.wasm", Some("12")).contains("64 hexadecimal"));
         assert!(wrong("/m.wasm", Some("12")).contains("only code"));
+        assert!(wrong("", None).contains("neither"));
         let sum = "0".repeat(64);
         assert!(wrong("http:///m.wasm", Some(&sum)).starts_with("--wasm http:///m.wasm"));
+        assert!(wrong("http://a:99999/m.wasm", Some(&sum)).contains("99999"));
     }
 }

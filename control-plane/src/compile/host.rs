@@ -1,28 +1,33 @@
 //! Where our filters run: in the dynamic module, or in Wasm.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
-use envoy_types::pb::envoy::{
-    config::{
-        cluster::v3::{
-            Cluster,
-            cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily},
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            cluster::v3::{
+                Cluster,
+                cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily},
+            },
+            core::v3::{
+                AsyncDataSource, BackoffStrategy, DataSource, HttpUri, RemoteDataSource, TransportSocket,
+                TypedExtensionConfig, async_data_source, data_source::Specifier, http_uri::HttpUpstreamType,
+                transport_socket::ConfigType,
+            },
+            endpoint::v3::{
+                ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+            },
         },
-        core::v3::{
-            AsyncDataSource, BackoffStrategy, DataSource, HttpUri, RemoteDataSource, TransportSocket,
-            TypedExtensionConfig, async_data_source, data_source::Specifier, http_uri::HttpUpstreamType,
-            transport_socket::ConfigType,
+        extensions::{
+            filters::network::{
+                dynamic_modules::v3::DynamicModuleNetworkFilter, http_connection_manager::v3::HttpConnectionManager,
+                wasm::v3::Wasm,
+            },
+            transport_sockets::tls::v3::UpstreamTlsContext,
+            wasm::v3::{FailurePolicy, PluginConfig, ReloadConfig, VmConfig, plugin_config::Vm},
         },
-        endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
     },
-    extensions::{
-        filters::network::{
-            dynamic_modules::v3::DynamicModuleNetworkFilter, http_connection_manager::v3::HttpConnectionManager,
-            wasm::v3::Wasm,
-        },
-        transport_sockets::tls::v3::UpstreamTlsContext,
-        wasm::v3::{FailurePolicy, PluginConfig, ReloadConfig, VmConfig, plugin_config::Vm},
-    },
+    google::protobuf::Duration as ProtoDuration,
 };
 use meltemi_engine::config::MOST_FRAME_BYTES;
 use prost::Name;
@@ -38,6 +43,8 @@ const CODE_CLUSTER: &str = "meltemi_wasm";
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Until a VM that has died is made anew, at first; Envoy doubles it.
 const RELOAD: Duration = Duration::from_secs(1);
+
+const UNREAD: Duration = Duration::from_secs(60);
 
 /// Bytes that an inlet may have in flight: a frame, and as much again.
 const WIDE: u32 = 2 * MOST_FRAME_BYTES;
@@ -99,11 +106,20 @@ impl Host {
 
     /// Makes a manager fit to stand behind an inlet.
     pub(super) fn adapt(&self, manager: &mut HttpConnectionManager) {
-        // In Wasm, an inlet can keep its client waiting only with bytes in the buffer that ours have to go through. So none
-        // of ours may have to wait for window: the inlet bounds what it has in flight itself.
+        // In Wasm, an inlet can keep its client waiting only with bytes in the buffer that ours have to go through. So ours
+        // should not have to wait for window: the inlet bounds what it has in flight itself.
         if let (Self::Wasm(_), Some(http2)) = (self, &mut manager.http2_protocol_options) {
             http2.initial_stream_window_size = number(WIDE);
             http2.initial_connection_window_size = number(WIDE);
+        }
+    }
+
+    /// How long a client may leave unread what is written for it. The module asks for nothing more meanwhile; a plugin is not
+    /// told, and would serve it on.
+    pub(super) fn unread(&self) -> Option<ProtoDuration> {
+        match self {
+            Self::Module => None,
+            Self::Wasm(_) => span(UNREAD),
         }
     }
 
@@ -114,7 +130,9 @@ impl Host {
         let endpoint =
             LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() };
         let locality = LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..LocalityLbEndpoints::default() };
-        let context = UpstreamTlsContext { sni: host.clone(), ..UpstreamTlsContext::default() };
+        // An address is no name for SNI (RFC 6066, section 3).
+        let sni = if host.parse::<IpAddr>().is_ok() { String::new() } else { host.clone() };
+        let context = UpstreamTlsContext { sni, ..UpstreamTlsContext::default() };
         let cluster = Cluster {
             name: CODE_CLUSTER.to_owned(),
             dns_lookup_family: DnsLookupFamily::V4Preferred.into(),

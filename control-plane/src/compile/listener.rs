@@ -89,6 +89,7 @@ pub(super) fn add(
         address: cluster::socket_address(&port.address.to_string(), port.number),
         filter_chains: vec![chain],
         stat_prefix: name.clone(),
+        per_connection_buffer_high_watermark_timeout: output.host.unread(),
         ..Listener::default()
     };
     output.add(TypeUrl::Listener, &name, &listener);

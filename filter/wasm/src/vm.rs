@@ -96,16 +96,36 @@ pub(crate) fn on_configure(root: u32, size: usize) -> bool {
     }
 }
 
-/// Lets a connection do something. One that is not known was made before its plugin was configured: it is paused for ever,
-/// because its bytes must not pass as something that they are not.
+/// Lets a connection do something. Of one that is not known nothing passes: its bytes are not what the filters behind take
+/// them for.
 pub(crate) fn with(context: u32, work: impl FnOnce(&dyn Connection) -> Action) -> Action {
-    let connection = VM.with(|vm| vm.connections.borrow().get(&context).cloned());
-    connection.map_or(Action::Pause, |connection| work(connection.as_ref()))
+    connection(context).map_or(Action::Pause, |connection| work(connection.as_ref()))
+}
+
+fn connection(context: u32) -> Option<Rc<dyn Connection>> {
+    VM.with(|vm| vm.connections.borrow().get(&context).cloned())
+}
+
+/// A connection begins; one whose plugin is not configured ends at once.
+pub(crate) fn on_new_connection(context: u32) -> Action {
+    if connection(context).is_none() {
+        abi::log_error("meltemi: a connection before the configuration");
+        abi::close();
+    }
+    with(context, |connection| connection.on_new_connection())
+}
+
+/// A connection is closed; `by_us`: by this Envoy.
+pub(crate) fn on_closed(context: u32, by_us: bool) {
+    if let Some(connection) = connection(context) {
+        connection.on_closed(by_us);
+    }
 }
 
 pub(crate) fn on_delete(context: u32) {
     let gone = VM.with(|vm| {
         vm.plugins.borrow_mut().remove(&context);
+        vm.waiting.borrow_mut().remove(&context);
         vm.connections.borrow_mut().remove(&context)
     });
     // Not while the map is borrowed.
@@ -116,8 +136,7 @@ pub(crate) fn on_delete(context: u32) {
 pub(crate) fn on_tick(root: u32) {
     let waiting = VM.with(|vm| vm.waiting.borrow_mut().remove(&root)).unwrap_or_default();
     for context in &waiting {
-        let connection = VM.with(|vm| vm.connections.borrow().get(context).cloned());
-        if let Some(connection) = connection.filter(|_| abi::set_context(*context)) {
+        if let Some(connection) = connection(*context).filter(|_| abi::set_context(*context)) {
             connection.on_wakeup();
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct Flow {
     pub(super) stats: InletStats,
     pub(super) durations: Vec<Duration>,
     pub(super) client_writable: bool,
+    /// There is room for all that comes.
+    pub(super) takes_all: bool,
     /// The client sends no more.
     pub(super) client_ended: bool,
     /// All that it sent was dealt with: the server may be told that no more comes.
@@ -79,6 +81,7 @@ impl Flow {
             stats: InletStats::default(),
             durations: Vec::new(),
             client_writable: true,
+            takes_all: false,
             client_ended: false,
             sending_ended: false,
             server_gone: false,
@@ -92,7 +95,7 @@ impl Flow {
     /// A frame of the client may be taken. When the server is gone, what there is of them is answered at once: no more
     /// will be read.
     pub(super) fn has_room(&self) -> bool {
-        self.server_gone || (self.client_writable && self.calls.len() < self.shared.max_in_flight)
+        self.server_gone || self.takes_all || (self.client_writable && self.calls.len() < self.shared.max_in_flight)
     }
 
     pub(super) fn ordering(&self, client: &dyn Connection) -> Ordering {

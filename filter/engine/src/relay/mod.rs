@@ -141,6 +141,12 @@ impl Relay {
         self.settle(now);
     }
 
+    /// The last of the client's bytes are there, and the host cannot keep its end back from the server: they are dealt with
+    /// whatever else is in flight, so that what goes to the server next is all of it.
+    pub fn take_all(&mut self) {
+        self.flow.takes_all = true;
+    }
+
     /// The client takes bytes (`true`), or has too many waiting (`false`): then it is not read, so that it cannot make
     /// us answer more than it reads.
     pub fn on_client_writable(&mut self, now: Duration, writable: bool) {

@@ -28,6 +28,8 @@ pub struct Tunnel {
     /// The router was told to come here no more: it closes the connection itself. Were we to do it, what we have just written
     /// could be lost, in connections within Envoy.
     retired: bool,
+    /// The manager behind us goes away: so do we, between two calls.
+    draining: bool,
     close: Option<Close>,
 }
 
@@ -83,6 +85,7 @@ impl Tunnel {
             call: None,
             behind: Behind { http: h2::Connection::client(&settings), stream: None, reached: false },
             retired: false,
+            draining: false,
             close: None,
         }
     }
@@ -160,9 +163,12 @@ impl Tunnel {
                     ended |= end_stream || (self.call.is_none() && !data.is_empty());
                 }
                 Event::Trailers { .. } | Event::Reset { .. } => ended = true,
-                Event::GoAway { .. } => {}
+                Event::GoAway { .. } => self.draining = true,
             }
             self.advance();
+        }
+        if self.draining && self.call.is_none() && !self.retired {
+            self.retire();
         }
         if ended && !self.retired {
             self.on_server_end();
@@ -199,8 +205,8 @@ impl Tunnel {
         }
         let Some(call) = self.call.as_ref().filter(|call| call.ended) else { return };
         let Some(response) = self.outlet.response() else { return };
-        if !response.end_stream {
-            // As `retire`, which cannot be called while the response is borrowed.
+        // As `retire`, which cannot be called while the response is borrowed.
+        if !response.end_stream || self.draining {
             self.router.go_away(h2::ErrorCode::NoError);
             self.retired = true;
         }

@@ -5,10 +5,16 @@ use crate::vm::{self, Action};
 #[unsafe(no_mangle)]
 extern "C" fn proxy_abi_version_0_2_1() {}
 
-/// Memory that Envoy fills and whose pointer it then gives to us, see [`taken`](super::envoy).
+/// Memory that Envoy fills and whose pointer it then gives to us, see [`taken`](super::envoy). None, where there is none left:
+/// its call fails then, and no VM ends.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
-    Box::into_raw(vec![0; size].into_boxed_slice()).cast()
+    let mut memory: Vec<u8> = Vec::new();
+    if memory.try_reserve_exact(size).is_err() {
+        return core::ptr::null_mut();
+    }
+    memory.resize(size, 0);
+    Box::into_raw(memory.into_boxed_slice()).cast()
 }
 
 #[unsafe(no_mangle)]
@@ -33,7 +39,7 @@ extern "C" fn proxy_on_tick(root: u32) {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_new_connection(context: u32) -> Action {
-    vm::with(context, |connection| connection.on_new_connection())
+    vm::on_new_connection(context)
 }
 
 #[unsafe(no_mangle)]
@@ -49,10 +55,7 @@ extern "C" fn proxy_on_upstream_data(context: u32, size: usize, end: u32) -> Act
 /// `peer`: 1 if we closed, 2 if the other end did.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_downstream_connection_close(context: u32, peer: u32) {
-    vm::with(context, |connection| {
-        connection.on_closed(peer == 1);
-        Action::Continue
-    });
+    vm::on_closed(context, peer == 1);
 }
 
 #[unsafe(no_mangle)]

@@ -20,6 +20,8 @@ pub(super) trait Engine {
     fn wants_data(&self) -> bool;
     fn prompt(&mut self);
     fn close(&self) -> Option<Close>;
+    /// The connection is closed for want of another way: counted.
+    fn give_up(&mut self);
     /// After every piece of work: statistics.
     fn report(&mut self);
 }
@@ -89,7 +91,10 @@ impl<E: Engine> Behind<E> {
             let waits = self.left.get() > 0 || !self.held.borrow().is_empty();
             !engine.to_hcm().is_empty() || engine.close().is_some() || (waits && engine.wants_data())
         });
-        abi::write(Buffer::Write, &to_front);
+        if !abi::write(Buffer::Write, &to_front) {
+            // What the manager wrote would pass as it is.
+            self.give_up("Envoy does not take what is to be written");
+        }
         self.prompted.set(false);
         to_front.clear();
         to_front.shrink_to(KEEP);
@@ -122,12 +127,10 @@ impl<E: Engine> Behind<E> {
                 (core::mem::take(engine.to_hcm()), if to_front.is_empty() { engine.close() } else { None })
             });
             if !to_hcm.is_empty() {
-                if !self.make_way() {
-                    self.closed.set(true);
-                    abi::close();
+                if !self.make_way() || !abi::write(Buffer::Read, &to_hcm) {
+                    self.give_up("too much that there is no room for");
                     break;
                 }
-                abi::write(Buffer::Read, &to_hcm);
                 abi::resume();
                 self.with(|engine| give_back(engine.to_hcm(), to_hcm));
             } else {
@@ -139,6 +142,13 @@ impl<E: Engine> Behind<E> {
             }
         }
         self.pumping.set(false);
+    }
+
+    fn give_up(&self, reason: &str) {
+        abi::log_error(&format!("meltemi: connection closed: {reason}"));
+        self.with(E::give_up);
+        self.closed.set(true);
+        abi::close();
     }
 
     /// Lets the engine have what there is room for.

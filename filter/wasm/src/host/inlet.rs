@@ -92,6 +92,10 @@ impl Engine for Client {
         self.engine.close()
     }
 
+    fn give_up(&mut self) {
+        self.metrics.unanswered();
+    }
+
     fn report(&mut self) {
         let stats = self.engine.take_stats();
         self.metrics.report(&stats, || self.engine.take_duration(), &mut self.in_flight);

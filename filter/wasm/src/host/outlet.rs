@@ -59,6 +59,9 @@ impl Engine for Tunnel {
         Self::close(self)
     }
 
+    /// The router sees it, and its inlet counts.
+    fn give_up(&mut self) {}
+
     fn report(&mut self) {}
 }
 

@@ -45,7 +45,7 @@ impl Plugin for RelayPlugin {
             state: RefCell::new(None),
             closed: Cell::new(false),
             left: Cell::new(0),
-            resuming: Cell::new(false),
+            pumping: Cell::new(false),
         })
     }
 }
@@ -58,8 +58,7 @@ struct RelayConnection {
     closed: Cell<bool>,
     /// Bytes of the client that there is no room for are left in Envoy's buffer: when that is full, Envoy reads no more.
     left: Cell<usize>,
-    /// `tcp_proxy` is being given bytes.
-    resuming: Cell<bool>,
+    pumping: Cell<bool>,
 }
 
 struct State {
@@ -68,7 +67,105 @@ struct State {
     routed: bool,
     /// For the client, when the server's bytes next come.
     to_client: Vec<u8>,
+    /// There is an error among them: a client that waits for it must not wait for ever.
+    refused: bool,
+    /// Bytes of the client that there is no room for and that had to make way for ours.
+    held: Vec<u8>,
+    client: Client,
     in_flight: InFlight,
+}
+
+/// The client's side of the connection. Once it has ended, Envoy tells `tcp_proxy` so with whatever it is given next: that must
+/// be the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Sends,
+    Ended,
+    /// `tcp_proxy` was given the last.
+    Done,
+}
+
+/// What is to be done next.
+enum Step {
+    Nothing,
+    Send(Vec<u8>),
+    Close,
+}
+
+/// Bytes for the client that may wait before it is not read any more.
+const MAX_WAITING: usize = 1 << 20;
+
+/// Bytes that may have to make way before the connection is given up.
+const MAX_HELD: usize = 32 << 20;
+
+impl State {
+    /// Lets the engine have what there is room for.
+    fn take_in(&mut self, left: &Cell<usize>) {
+        let now = now();
+        if self.client == Client::Ended {
+            self.engine.take_all();
+        }
+        if self.engine.wants_client_data() && !self.held.is_empty() {
+            self.engine.on_client_data(now, &core::mem::take(&mut self.held), false);
+        }
+        if self.engine.wants_client_data() && left.get() > 0 {
+            abi::read(Buffer::Read, left.replace(0), &mut |piece| self.engine.on_client_data(now, piece, false));
+            abi::write(Buffer::Read, b"");
+        }
+        if self.client == Client::Ended && left.get() == 0 && self.held.is_empty() {
+            self.engine.on_client_data(now, b"", true);
+        }
+        self.engine.on_time(now);
+    }
+
+    fn report(&mut self, metrics: &Metrics) {
+        self.to_client.append(self.engine.to_client());
+        self.engine.on_client_writable(now(), self.to_client.len() < MAX_WAITING);
+        let stats = self.engine.take_stats();
+        self.refused |= stats.errors().iter().any(|errors| *errors > 0);
+        metrics.report(&stats, || self.engine.take_duration(), &mut self.in_flight);
+    }
+
+    fn next_step(&mut self, left: &Cell<usize>, metrics: &Metrics) -> Step {
+        if let Some(cluster) = self.engine.cluster().filter(|_| !self.routed) {
+            // Bytes that went on now would reach whatever cluster stands in the configuration.
+            if !abi::set_cluster(cluster) {
+                return self.give_up(metrics, "Envoy does not take its cluster");
+            }
+            self.routed = true;
+            let (service, method) = self.engine.routed();
+            abi::set_property(SERVICE_KEY, service);
+            abi::set_property(METHOD_KEY, method);
+        }
+        let last = self.client == Client::Ended && self.engine.ends_sending();
+        let sends = !self.engine.to_server().is_empty() && (self.client == Client::Sends || last);
+        if self.routed && (sends || last) {
+            if left.get() > 0 {
+                // What goes to the server has to pass where these bytes are.
+                let held = &mut self.held;
+                abi::read(Buffer::Read, left.replace(0), &mut |piece| held.extend_from_slice(piece));
+                if self.held.len() > MAX_HELD {
+                    return self.give_up(metrics, "too much that there is no room for");
+                }
+            }
+            if last {
+                self.client = Client::Done;
+            }
+            return Step::Send(core::mem::take(self.engine.to_server()));
+        }
+        if self.refused && !self.to_client.is_empty() && !self.engine.awaits_server() {
+            return self.give_up(metrics, "an error that cannot be written before the server's bytes");
+        }
+        if self.engine.close().is_some() && self.to_client.is_empty() { Step::Close } else { Step::Nothing }
+    }
+
+    /// The connection is closed for want of another way.
+    fn give_up(&mut self, metrics: &Metrics, reason: &str) -> Step {
+        abi::log_error(&format!("meltemi: connection closed: {reason}"));
+        self.engine.on_lost();
+        metrics.unanswered();
+        Step::Close
+    }
 }
 
 impl RelayConnection {
@@ -80,67 +177,34 @@ impl RelayConnection {
         self.state.borrow().is_some()
     }
 
-    /// Gives `tcp_proxy` what it is to send, or closes.
-    fn send_on(&self, end: bool) {
-        let Some(step) = self.with(|state| self.next_step(state, end)) else { return };
-        match step {
-            Step::Nothing => {}
-            Step::Send(bytes) => {
-                abi::write(Buffer::Read, &bytes);
-                self.resuming.set(true);
-                abi::resume();
-                self.resuming.set(false);
+    /// Gives `tcp_proxy` what it is to send, until there is no more, or closes.
+    fn pump(&self) {
+        if self.pumping.replace(true) {
+            return;
+        }
+        while !self.closed.get() {
+            let metrics = &self.plugin.metrics;
+            let step = self.with(|state| {
+                state.take_in(&self.left);
+                state.report(metrics);
+                let step = state.next_step(&self.left, metrics);
+                state.report(metrics);
+                step
+            });
+            match step {
+                None | Some(Step::Nothing) => break,
+                Some(Step::Send(bytes)) => {
+                    abi::write(Buffer::Read, &bytes);
+                    abi::resume();
+                }
+                Some(Step::Close) => {
+                    self.closed.set(true);
+                    abi::close();
+                }
             }
-            Step::Close => {
-                self.closed.set(true);
-                abi::close();
-            }
         }
+        self.pumping.set(false);
     }
-
-    fn next_step(&self, state: &mut State, end: bool) -> Step {
-        let engine = &mut state.engine;
-        let unanswerable = !state.to_client.is_empty() && !engine.awaits_server();
-        if unanswerable {
-            self.plugin.metrics.unanswered();
-        }
-        if unanswerable || (engine.close().is_some() && state.to_client.is_empty()) {
-            return Step::Close;
-        }
-        if let Some(cluster) = engine.cluster().filter(|_| !state.routed) {
-            // Bytes that went on now would reach whatever cluster stands in the configuration.
-            if !abi::set_cluster(cluster) {
-                return Step::Close;
-            }
-            state.routed = true;
-            let (service, method) = engine.routed();
-            abi::set_property(SERVICE_KEY, service);
-            abi::set_property(METHOD_KEY, method);
-        }
-        let ends = end && engine.ends_sending();
-        if !state.routed || (engine.to_server().is_empty() && !ends) {
-            return Step::Nothing;
-        }
-        // What there is no room for would pass undecoded: it comes first.
-        if self.left.get() > 0 {
-            return Step::Nothing;
-        }
-        Step::Send(core::mem::take(engine.to_server()))
-    }
-
-    fn report(&self, state: &mut State) {
-        let engine = &mut state.engine;
-        state.to_client.append(engine.to_client());
-        let stats = engine.take_stats();
-        self.plugin.metrics.report(&stats, || engine.take_duration(), &mut state.in_flight);
-    }
-}
-
-/// What is to be done next.
-enum Step {
-    Nothing,
-    Send(Vec<u8>),
-    Close,
 }
 
 impl Connection for RelayConnection {
@@ -155,6 +219,9 @@ impl Connection for RelayConnection {
             engine: Relay::new(plugin.shared.clone(), random),
             routed: false,
             to_client: Vec::new(),
+            refused: false,
+            held: Vec::new(),
+            client: Client::Sends,
             in_flight: InFlight::default(),
         });
         // `tcp_proxy` looks for its cluster when it learns of the connection: with the first bytes that we let through.
@@ -167,20 +234,11 @@ impl Connection for RelayConnection {
         }
         self.left.set(size);
         self.with(|state| {
-            if state.engine.wants_client_data() {
-                let now = now();
-                abi::read(Buffer::Read, self.left.replace(0), &mut |piece| {
-                    state.engine.on_client_data(now, piece, false);
-                });
-                abi::write(Buffer::Read, b"");
-                if end {
-                    state.engine.on_client_data(now, b"", true);
-                }
-                state.engine.on_time(now);
+            if end && state.client == Client::Sends {
+                state.client = Client::Ended;
             }
-            self.report(state);
         });
-        self.send_on(end);
+        self.pump();
         Action::Pause
     }
 
@@ -188,24 +246,29 @@ impl Connection for RelayConnection {
         if !self.is_ours() {
             return Action::Continue;
         }
-        let more = self.with(|state| {
+        self.with(|state| {
             let now = now();
             abi::read(Buffer::Write, size, &mut |piece| state.engine.on_server_data(now, piece, false));
             if end {
                 state.engine.on_server_data(now, b"", true);
             }
             state.engine.on_time(now);
-            self.report(state);
+            state.report(&self.plugin.metrics);
             abi::write(Buffer::Write, &state.to_client);
             state.to_client.clear();
-            let engine = &mut state.engine;
-            // What was just written is not in the connection's buffer yet: closing now would lose it.
-            engine.close().is_some()
-                || !engine.to_server().is_empty()
-                || (self.left.get() > 0 && engine.wants_client_data())
+            state.refused = false;
+            state.engine.on_client_writable(now, true);
         });
-        if more == Some(true) && !self.closed.get() {
-            self.context.wake_later();
+        // What was just written is not in the connection's buffer yet, and `tcp_proxy` is at work: what follows comes later.
+        if !self.pumping.get() && !self.closed.get() {
+            let more = self.with(|state| {
+                let waits = self.left.get() > 0 || !state.held.is_empty();
+                let engine = &mut state.engine;
+                engine.close().is_some() || !engine.to_server().is_empty() || (waits && engine.wants_client_data())
+            });
+            if more == Some(true) {
+                self.context.wake_later();
+            }
         }
         Action::Continue
     }
@@ -217,20 +280,12 @@ impl Connection for RelayConnection {
             if lost {
                 state.engine.on_lost();
             }
-            self.report(state);
+            state.report(&self.plugin.metrics);
             self.plugin.metrics.forget(&mut state.in_flight);
         });
     }
 
     fn on_wakeup(&self) {
-        if self.closed.get() || self.resuming.get() {
-            return;
-        }
-        match self.left.get() {
-            0 => self.send_on(false),
-            left => {
-                self.on_read(left, false);
-            }
-        }
+        self.pump();
     }
 }

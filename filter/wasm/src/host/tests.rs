@@ -206,10 +206,7 @@ fn a_client_that_leaves_is_taken_off_the_gauge() {
     connect("inlet", CONFIG);
     read(b"hello\n");
     assert_eq!(metric("in_flight"), 1);
-    vm::with(CONNECTION, |connection| {
-        connection.on_closed(false);
-        Action::Continue
-    });
+    vm::on_closed(CONNECTION, false);
     assert_eq!(metric("in_flight"), 0);
     vm::on_delete(CONNECTION);
     assert_eq!(vm::with(CONNECTION, |_| Action::Continue), Action::Pause);
@@ -304,6 +301,36 @@ fn an_answer_of_the_relay_waits_for_the_servers() {
 }
 
 #[test]
+fn what_waits_for_room_makes_way_for_what_goes_on() {
+    connect("relay", ROUTES);
+    assert_eq!(read(b"one\ntwo\n"), b"one\n");
+    assert_eq!(read(b"three\n"), b"");
+    for (reply, next) in [(b"1\n", &b"two\n"[..]), (b"2\n", b"three\n"), (b"3\n", b"")] {
+        assert_eq!(write(reply), reply);
+        assert_eq!(tick(), next);
+    }
+}
+
+#[test]
+fn the_end_of_the_client_goes_on_with_all_that_it_sent() {
+    connect("relay", ROUTES);
+    envoy(|e| e.buffers.insert(READ, b"one\ntwo\n".to_vec()));
+    vm::with(CONNECTION, |connection| connection.on_read(8, true));
+    // Envoy says that it is the end with the first that goes on.
+    assert_eq!(envoy(|e| take(&mut e.resumed)), [b"one\ntwo\n".to_vec()]);
+    assert_eq!(write(b"1\n2\n"), b"1\n2\n");
+    assert_eq!(metric("in_flight"), 0);
+}
+
+#[test]
+fn an_accepted_call_goes_before_the_connection_ends() {
+    connect("relay", ROUTES);
+    assert_eq!(read(b"fire\ndenied\n"), b"fire\n");
+    assert!(envoy(|e| e.closed));
+    assert_eq!((metric("one_way"), metric("unanswered")), (1, 1));
+}
+
+#[test]
 fn bytes_without_a_way_to_say_their_cluster_are_not_sent() {
     connect("relay", ROUTES);
     let size = envoy(|e| {
@@ -317,6 +344,9 @@ fn bytes_without_a_way_to_say_their_cluster_are_not_sent() {
 
 #[test]
 fn an_envoy_that_answers_nothing_ends_no_vm() {
+    assert!(configure("inlet", CONFIG));
+    assert_eq!(vm::on_new_connection(99), Action::Pause, "of another plugin");
+    assert!(envoy(|e| e.closed));
     for root_id in ["inlet", "outlet", "relay"] {
         connect(root_id, if root_id == "relay" { ROUTES } else { CONFIG });
         envoy(|e| e.broken = true);
