@@ -22,6 +22,8 @@ TOOLCHAIN = CACHE / "wasm-toolchain"
 TARGET = "wasm32-wasip1"
 # Bytes that one codec may take. The aim is 350,000: what is above it is the reading of configurations and regular expressions.
 MOST_BYTES = 450_000
+# Exit code where there is no compiler to be had.
+NO_COMPILER = 3
 # Seconds that adding a target may take.
 PATIENCE = 120
 
@@ -56,18 +58,22 @@ def compiler() -> dict[str, str]:
     return debian()
 
 
+def none(reason: str):
+    say(f"no compiler for {TARGET}: `rustup target add {TARGET}` gives you one. {reason}")
+    sys.exit(NO_COMPILER)
+
+
 def debian() -> dict[str, str]:
     script = pathlib.Path(__file__).with_name("toolchain.sh")
     if not (TOOLCHAIN / "env.sh").exists():
         missing = [tool for tool in ("apt-get", "apt-cache", "dpkg") if not shutil.which(tool)]
         if missing:
-            sys.exit(f"wasm: no compiler for {TARGET}: `rustup target add {TARGET}` gives you one. "
-                     f"Debian's packages cannot be used here: {', '.join(missing)} missing")
+            none(f"Debian's packages cannot be used here: {', '.join(missing)} missing")
         say("a compiler out of Debian's packages, once (two minutes) ...")
         begun = time.monotonic()
         done = subprocess.run(["bash", script, TOOLCHAIN], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode:
-            sys.exit(f"wasm: {script} failed:\n{done.stdout}")
+            none(f"{script} failed:\n{done.stdout}")
         say(f"compiler made in {time.monotonic() - begun:.0f} s")
     lines = (shlex.split(line.removeprefix("export ")) for line in (TOOLCHAIN / "env.sh").read_text().splitlines())
     return dict(pair.split("=", 1) for line in lines for pair in line)
