@@ -240,6 +240,9 @@ impl Scope<'_> {
     }
 }
 
+/// How often a server is chosen anew that was asked before: chance, of two servers, takes the dead one again every other time.
+const HOST_SELECTIONS: i64 = 16;
+
 /// What is tried again. Without a word from the user: only what no server has seen.
 fn retry_policy(retries: Option<&Retries>) -> Option<RetryPolicy> {
     let attempts = retries.map_or(DEFAULT_RETRIES, |retries| retries.attempts);
@@ -257,7 +260,7 @@ fn retry_policy(retries: Option<&Retries>) -> Option<RetryPolicy> {
         num_retries: number(attempts),
         per_try_timeout: retries.and_then(|retries| retries.per_try_timeout).and_then(|timeout| span(timeout.0)),
         retry_host_predicate: vec![previous_hosts],
-        host_selection_retry_max_attempts: 5,
+        host_selection_retry_max_attempts: HOST_SELECTIONS,
         ..RetryPolicy::default()
     })
 }
