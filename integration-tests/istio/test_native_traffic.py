@@ -156,4 +156,5 @@ def test_grpc_route(space, echo, applied):
     v2 = space.service("echo-v2", {"app": "echo", "version": "v2"}, ports(SERVICES))
     applied(grpc_route("echo", "echo", SERVICES, "Demo", "slow", v2.name))
     eventually(me, echo.ip, SERVICES, {"v2: slept 1"}, method="slow", argument=1, count=20, service="Demo")
-    assert set(call(me, echo.ip, SERVICES, count=20, service="Demo")) == BOTH
+    # A call that is sent just as a changed route closes its connection can fail.
+    eventually(me, echo.ip, SERVICES, BOTH, count=20, service="Demo")
