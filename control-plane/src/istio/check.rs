@@ -5,18 +5,26 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    Compiled, Facts,
+    Compiled, Facts, Workload,
+    pods::Pods,
     ports::{MeshPort, Shape},
 };
 use crate::{compile::Services, model::Object, problem::Problem};
 
 /// Adds what is wrong with the mesh's own objects, as far as our ports are concerned.
-pub(super) fn add(ports: &[MeshPort<'_>], services: &Services<'_>, facts: &Facts, output: &mut Compiled) {
+pub(super) fn add(
+    ports: &[MeshPort<'_>],
+    services: &Services<'_>,
+    facts: &Facts,
+    pods: &Pods<'_>,
+    output: &mut Compiled,
+) {
     let policies: Vec<_> = facts.others("AuthorizationPolicy").collect();
     for port in ports {
         no_address(port, output);
-        without_module(port, facts, output);
-        output.problems.extend(policies.iter().filter_map(|policy| tcp_policy(port, policy, facts)));
+        let behind = pods.behind(port.namespace, port.selector);
+        without_module(port, &behind, output);
+        output.problems.extend(policies.iter().filter_map(|policy| tcp_policy(port, policy, facts, &behind)));
     }
     for service in facts.others("VirtualService") {
         virtual_service(service, ports, services, output);
@@ -44,9 +52,8 @@ fn no_address(port: &MeshPort<'_>, output: &mut Compiled) {
     }
 }
 
-fn without_module(port: &MeshPort<'_>, facts: &Facts, output: &mut Compiled) {
-    let behind = facts.workloads.iter().filter(|pod| pod.is_selected(port.namespace, port.selector));
-    let without: Vec<&str> = behind.filter(|pod| !pod.has_module()).map(|pod| pod.name.as_str()).collect();
+fn without_module(port: &MeshPort<'_>, behind: &[&Workload], output: &mut Compiled) {
+    let without: Vec<&str> = behind.iter().filter(|pod| !pod.has_module()).map(|pod| pod.name.as_str()).collect();
     if !without.is_empty() {
         let reason = format!(
             "port {}: {} of its pods have no module and see plain TCP: no policies or telemetry by request there ({})",
@@ -59,7 +66,7 @@ fn without_module(port: &MeshPort<'_>, facts: &Facts, output: &mut Compiled) {
 }
 
 /// On a port that is TCP to Istio, a policy with HTTP's fields denies everything, or allows nothing.
-fn tcp_policy(port: &MeshPort<'_>, policy: &Object<Value>, facts: &Facts) -> Option<Problem> {
+fn tcp_policy(port: &MeshPort<'_>, policy: &Object<Value>, facts: &Facts, behind: &[&Workload]) -> Option<Problem> {
     if port.shape != Shape::Tcp {
         return None;
     }
@@ -84,9 +91,7 @@ fn tcp_policy(port: &MeshPort<'_>, policy: &Object<Value>, facts: &Facts) -> Opt
     })?;
     let action = policy.spec["action"].as_str().unwrap_or("ALLOW");
     let what = if action == "DENY" { "denies every call" } else { "allows no call" };
-    let touches = facts.workloads.iter().any(|pod| {
-        pod.is_selected(port.namespace, port.selector) && selected.iter().all(|(k, v)| pod.labels.get(k) == Some(v))
-    });
+    let touches = behind.iter().any(|pod| selected.iter().all(|(k, v)| pod.labels.get(k) == Some(v)));
     touches.then(|| {
         policy.origin.error(
             format!("spec.rules[{fields}].to"),

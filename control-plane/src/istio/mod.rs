@@ -17,6 +17,7 @@ mod facts;
 mod gateway;
 mod native;
 mod patch;
+mod pods;
 mod port_numbers;
 mod ports;
 mod tcp;
@@ -35,7 +36,7 @@ pub use self::{
     facts::{Facts, LOOKED_AT, Workload},
     xds::{Root, ServiceTls, XdsService},
 };
-use self::{port_numbers::PortNumbers, ports::Shape};
+use self::{pods::Pods, port_numbers::PortNumbers, ports::Shape};
 use crate::{
     compile::{Services, Telemetry},
     model::Model,
@@ -111,8 +112,9 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
         .flat_map(|(name, ports)| ports.iter().map(move |port| (port.key(), name)))
         .map(|(port, name)| (port, DesiredKind::EnvoyFilter.display(&facts.root_namespace, name)))
         .collect();
+    let pods = Pods::new(&facts.workloads);
     for port in &ports {
-        let mut planned = port.planned(facts);
+        let mut planned = port.planned(&pods);
         if port.shape == Shape::Tcp && options.xds.is_none() {
             planned.notes.push("the tcp shape needs the address of our xDS server (--xds-service)".to_owned());
             output.plan.push(planned);
@@ -129,7 +131,7 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
     }
     output.desired.extend(numbers.objects(facts, options));
     gateway::add(model, &services, facts, options, &mut output);
-    check::add(&ports, &services, facts, &mut output);
+    check::add(&ports, &services, facts, &pods, &mut output);
     astray::add(&ports, &services, facts, &mut output);
     virtual_service::add(model, &services, &ports, &mut output);
     if ports.iter().any(|port| port.shape == Shape::Tcp)

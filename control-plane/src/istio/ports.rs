@@ -8,7 +8,7 @@ use std::{
 use meltemi_engine::config::Destination;
 use serde::Serialize;
 
-use super::{Compiled, Facts, Planned, patch::Side};
+use super::{Compiled, Planned, patch::Side, pods::Pods};
 use crate::{
     compile::{CODEC_ANNOTATION, Port, Protocol, Services},
     model::{EndpointSlice, Metadata, Model, Object, Service, ServiceEntry, ServiceEntryPort, ServicePort, TargetPort},
@@ -118,8 +118,8 @@ impl MeshPort<'_> {
     }
 
     /// What people are told of it; without the objects.
-    pub(super) fn planned(&self, facts: &Facts) -> Planned {
-        let behind = facts.workloads.iter().filter(|pod| pod.is_selected(self.namespace, self.selector));
+    pub(super) fn planned(&self, pods: &Pods<'_>) -> Planned {
+        let behind = pods.behind(self.namespace, self.selector).into_iter();
         let (with, without): (Vec<_>, Vec<_>) = behind.partition(|pod| pod.has_module());
         let names = |pods: Vec<&super::Workload>| pods.iter().map(|p| format!("{}/{}", p.namespace, p.name)).collect();
         Planned {
