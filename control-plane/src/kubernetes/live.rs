@@ -73,6 +73,8 @@ pub(super) struct Live {
 #[derive(Debug, Default)]
 struct State {
     listing: Listing<LiveObject>,
+    /// The newest version that the watch has told of; it tells in their order.
+    told: u128,
     /// The kind is not installed.
     absent: bool,
 }
@@ -83,6 +85,9 @@ impl Live {
         let mut all = self.lock();
         let state = all.entry(kind).or_default();
         state.absent = false;
+        if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) = &event {
+            state.told = state.told.max(version(&object.metadata).unwrap_or_default());
+        }
         if let Event::Apply(object) | Event::Delete(object) = &event
             && state.listing.get(&key(&object.metadata)).is_some_and(|known| is_older(&object.metadata, known))
         {
@@ -108,10 +113,14 @@ impl Live {
         }
     }
 
-    /// Takes what a write came back with.
+    /// Takes what a write came back with, unless the watch has told of it already: and perhaps of what became of it since.
     pub(super) fn wrote(&self, kind: DesiredKind, object: DynamicObject) {
-        let (key, object) = entry(object);
-        self.lock().entry(kind).or_default().listing.put(key, object);
+        let mut all = self.lock();
+        let state = all.entry(kind).or_default();
+        if version(&object.metadata).is_none_or(|version| version > state.told) {
+            let (key, object) = entry(object);
+            state.listing.put(key, object);
+        }
     }
 
     /// It is no longer there.
@@ -172,10 +181,60 @@ fn entry(object: DynamicObject) -> (Key, LiveObject) {
     (key(&metadata), live)
 }
 
-/// Whether an event is from before what we know. Versions of one kind are numbers that count up.
+/// Versions of one kind are numbers that count up.
+fn version(metadata: &ObjectMeta) -> Option<u128> {
+    metadata.resource_version.as_deref()?.parse().ok()
+}
+
+/// Whether an event is from before what we know.
 fn is_older(metadata: &ObjectMeta, known: &LiveObject) -> bool {
-    let number = |version: &str| version.parse::<u128>().ok();
-    let told = metadata.resource_version.as_deref().and_then(number);
     let same = metadata.uid.as_deref() == Some(known.uid.as_str());
-    same && told.zip(number(&known.version)).is_some_and(|(told, known)| told < known)
+    same && version(metadata).zip(known.version.parse().ok()).is_some_and(|(told, known): (_, u128)| told < known)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const KIND: DesiredKind = DesiredKind::EnvoyFilter;
+
+    fn object(version: u32, spec: u32) -> DynamicObject {
+        let metadata = json!({"name": "x", "namespace": "a", "uid": "u", "resourceVersion": version.to_string()});
+        let object = json!({"apiVersion": "v1", "kind": "K", "metadata": metadata, "spec": spec});
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn live() -> Live {
+        let live = Live::default();
+        for kind in KINDS {
+            live.take(kind, Event::Init);
+            live.take(kind, Event::InitDone);
+        }
+        live
+    }
+
+    fn spec(live: &Live) -> Option<Digest> {
+        live.read().unwrap().into_values().next().map(|object| object.spec)
+    }
+
+    #[test]
+    fn the_answer_to_a_write_is_news_only_before_the_watch_tells_of_it() {
+        let live = live();
+        live.wrote(KIND, object(5, 1));
+        assert_eq!(spec(&live), Some(digest(&json!(1))));
+        live.take(KIND, Event::Apply(object(4, 0)));
+        assert_eq!(spec(&live), Some(digest(&json!(1))), "from before the write");
+        // Somebody changes it, and the answer to our write is looked at only then.
+        live.take(KIND, Event::Apply(object(5, 1)));
+        live.take(KIND, Event::Apply(object(6, 2)));
+        live.wrote(KIND, object(5, 1));
+        assert_eq!(spec(&live), Some(digest(&json!(2))));
+        live.take(KIND, Event::Delete(object(7, 2)));
+        live.wrote(KIND, object(5, 1));
+        assert_eq!(spec(&live), None, "it is gone since");
+        live.wrote(KIND, object(8, 1));
+        assert_eq!(spec(&live), Some(digest(&json!(1))), "made anew");
+    }
 }
