@@ -44,7 +44,7 @@ integration: build setup ## Real Envoy, real clients and servers
 	$(VENV) -m pytest integration-tests -q -rs -n 2
 
 # All of it on the newest Envoy, the heart of it on the others. Skipped aloud where no compiler for Wasm is to be had.
-WASM_HEART := $(addprefix integration-tests/test_,thrift.py dubbo.py errors.py connection_mode.py multiplexed.py retries.py wasm.py)
+WASM_HEART := $(addprefix integration-tests/test_,thrift.py dubbo.py connection_mode.py wasm.py)
 test-wasm: build setup ## The same on plugins in Wasm
 	@$(PYTHON) wasm-build/build.py || { [ $$? = 3 ] && echo "test-wasm: SKIPPED, no compiler for Wasm"; exit; }; \
 	export MELTEMI_HOST=wasm; \
