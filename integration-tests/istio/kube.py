@@ -5,6 +5,7 @@ import json
 import pathlib
 import secrets
 import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -93,7 +94,7 @@ class Kubernetes:
 
     # Requests
 
-    def request(self, method: str, path: str, body=None, kind="application/json"):
+    def request(self, method: str, path: str, body=None, kind="application/json", patience=20):
         context = ssl.create_default_context(cafile=str(self.folder / "certs/apiserver.crt"))
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(f"https://127.0.0.1:{self.port}{path}", data,
@@ -102,6 +103,10 @@ class Kubernetes:
             with urllib.request.urlopen(request, context=context, timeout=30) as answer:
                 text = answer.read().decode()
         except urllib.error.HTTPError as error:
+            # It says so of kinds whose CRD has just changed.
+            if error.code == 429 and patience > 0:
+                time.sleep(0.25)
+                return self.request(method, path, body, kind, patience - 1)
             text = error.read().decode()
             try:
                 text = json.loads(text)["message"]
