@@ -1,32 +1,37 @@
 //! Services and subsets → clusters and their endpoints.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use envoy_types::pb::envoy::{
-    config::{
-        cluster::v3::{
-            Cluster,
-            cluster::{ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig},
-        },
-        core::v3::{
-            Address, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpProtocolOptions, SocketAddress,
-            TypedExtensionConfig, address, socket_address::PortSpecifier,
-        },
-        endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
-    },
-    extensions::upstreams::{
-        http::{
-            dynamic_modules::v3::Config as BridgeConfig,
-            v3::{
-                HttpProtocolOptions,
-                http_protocol_options::{
-                    ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
-                },
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            cluster::v3::{
+                Cluster,
+                cluster::{ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig},
+            },
+            core::v3::{
+                Address, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpProtocolOptions, SocketAddress,
+                TypedExtensionConfig, address, socket_address::PortSpecifier,
+            },
+            endpoint::v3::{
+                ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
             },
         },
-        tcp::v3::TcpProtocolOptions,
+        extensions::upstreams::{
+            http::{
+                dynamic_modules::v3::Config as BridgeConfig,
+                v3::{
+                    HttpProtocolOptions,
+                    http_protocol_options::{
+                        ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+                    },
+                },
+            },
+            tcp::v3::TcpProtocolOptions,
+        },
+        r#type::v3::Percent,
     },
-    r#type::v3::Percent,
+    google::protobuf::Any,
 };
 use meltemi_engine::config::OutletConfig;
 
@@ -74,26 +79,12 @@ pub(super) fn add(port: &Port, services: &Services<'_>, output: &mut Output, pro
 /// Adds the cluster of a service that speaks gRPC with Envoy itself. One whose rule is wrong is left out and reported.
 pub(super) fn add_service(port: &Port, services: &Services<'_>, output: &mut Output, problems: &mut Vec<Problem>) {
     let name = service_name(&port.host, port.number);
-    let http2 = ExplicitHttpConfig {
-        protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())),
-    };
     let rule = services.rule_of(&port.host);
     let policy = services.policy(&port.host, port.number, None);
     let pool = policy.connection_pool.as_ref();
     let idle = pool.and_then(|pool| pool.http.idle_timeout.or(pool.tcp.idle_timeout));
-    let options = HttpProtocolOptions {
-        common_http_protocol_options: idle.map(|idle| CommonHttpProtocolOptions {
-            idle_timeout: span(idle.0),
-            ..CommonHttpProtocolOptions::default()
-        }),
-        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(http2)),
-        ..HttpProtocolOptions::default()
-    };
-    let key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-    let mut cluster = Cluster {
-        typed_extension_protocol_options: any(&options).map(|any| (key.to_owned(), any)).into_iter().collect(),
-        ..Cluster::default()
-    };
+    let options = http2_options(Http2ProtocolOptions::default(), idle.map(|idle| idle.0));
+    let mut cluster = Cluster { typed_extension_protocol_options: options, ..Cluster::default() };
     match apply(&policy, rule, &["h2"], &mut cluster, output, problems) {
         Ok(()) => {
             endpoints(port, &name, &port.endpoints.iter().collect::<Vec<_>>(), &mut cluster, false, output);
@@ -101,6 +92,19 @@ pub(super) fn add_service(port: &Port, services: &Services<'_>, output: &mut Out
         }
         Err((field, reason)) => problems.extend(rule.map(|rule| rule.origin.error(field, reason))),
     }
+}
+
+/// HTTP/2 towards a cluster. `idle`: until an idle connection is given up.
+pub(super) fn http2_options(http2: Http2ProtocolOptions, idle: Option<Duration>) -> HashMap<String, Any> {
+    let explicit = ExplicitHttpConfig { protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(http2)) };
+    let options = HttpProtocolOptions {
+        common_http_protocol_options: idle
+            .map(|idle| CommonHttpProtocolOptions { idle_timeout: span(idle), ..CommonHttpProtocolOptions::default() }),
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
+        ..HttpProtocolOptions::default()
+    };
+    let key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    any(&options).map(|any| (key.to_owned(), any)).into_iter().collect()
 }
 
 /// What a rule's policy says of a cluster.

@@ -50,15 +50,6 @@ use envoy_types::pb::{
                 internal_upstream::v3::{InternalUpstreamTransport, internal_upstream_transport::MetadataValueSource},
                 raw_buffer::v3::RawBuffer,
             },
-            upstreams::{
-                http::v3::{
-                    HttpProtocolOptions,
-                    http_protocol_options::{
-                        ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
-                    },
-                },
-                tcp::v3::TcpProtocolOptions,
-            },
         },
         r#type::metadata::v3::{MetadataKind, metadata_kind},
     },
@@ -67,7 +58,9 @@ use envoy_types::pb::{
 use meltemi_engine::config::OutletConfig;
 
 use super::{
-    Output, listener,
+    Output,
+    cluster::http2_options,
+    listener,
     packing::{any, boolean, number, span},
     policy,
     services::PortEndpoint,
@@ -125,10 +118,7 @@ pub(super) fn insert(cluster: &mut Cluster, config: &OutletConfig, idle: Option<
         transport_socket: cluster.transport_socket.take(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst.into())),
         lb_policy: LbPolicy::ClusterProvided.into(),
-        typed_extension_protocol_options: options(
-            "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions",
-            &TcpProtocolOptions { idle_timeout: idle.and_then(span) },
-        ),
+        typed_extension_protocol_options: core::mem::take(&mut cluster.typed_extension_protocol_options),
         ..Cluster::default()
     };
     if let Some(mut servers) = cluster.load_assignment.take() {
@@ -146,29 +136,11 @@ pub(super) fn insert(cluster: &mut Cluster, config: &OutletConfig, idle: Option<
         });
     }
     cluster.transport_socket = Some(socket());
-    cluster.typed_extension_protocol_options =
-        options("envoy.extensions.upstreams.http.v3.HttpProtocolOptions", &http2(idle));
+    // One request at a time on a connection: that is one connection to the server.
+    let http2 = Http2ProtocolOptions { max_concurrent_streams: number(1), ..Http2ProtocolOptions::default() };
+    cluster.typed_extension_protocol_options = http2_options(http2, idle);
     output.add(TypeUrl::Cluster, &server.name, &server);
     add_listener(&name, &server.name, config, output);
-}
-
-fn options<M: prost::Message + prost::Name>(
-    key: &str,
-    message: &M,
-) -> HashMap<String, envoy_types::pb::google::protobuf::Any> {
-    any(message).map(|any| (key.to_owned(), any)).into_iter().collect()
-}
-
-/// One request at a time on a connection: that is one connection to the server.
-fn http2(idle: Option<Duration>) -> HttpProtocolOptions {
-    let http2 = Http2ProtocolOptions { max_concurrent_streams: number(1), ..Http2ProtocolOptions::default() };
-    let explicit = ExplicitHttpConfig { protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(http2)) };
-    HttpProtocolOptions {
-        common_http_protocol_options: idle
-            .map(|idle| CommonHttpProtocolOptions { idle_timeout: span(idle), ..CommonHttpProtocolOptions::default() }),
-        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
-        ..HttpProtocolOptions::default()
-    }
 }
 
 /// A connection within Envoy that takes the server's address along.

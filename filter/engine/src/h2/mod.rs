@@ -23,7 +23,7 @@ pub use hpack::{HeaderWriter, Headers};
 pub use stream::StreamId;
 
 /// The largest window there is.
-pub(crate) const MAX_WINDOW: u32 = 0x7fff_ffff;
+const MAX_WINDOW: u32 = 0x7fff_ffff;
 
 /// What we announce to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,15 @@ pub struct Settings {
     pub connection_window: u32,
     /// Bytes of names and values in one header block that we take.
     pub max_header_list: u32,
+}
+
+impl Settings {
+    /// For bodies of one frame each: a whole one fits the stream's window, and all that there are the connection's.
+    pub(crate) fn of_frames(max_frame: usize) -> Self {
+        let frame = u32::try_from(max_frame).unwrap_or(MAX_WINDOW);
+        let window = frame.saturating_add(64 * 1024).min(MAX_WINDOW);
+        Self { initial_window: window, connection_window: MAX_WINDOW, ..Self::default() }
+    }
 }
 
 impl Default for Settings {

@@ -1,5 +1,7 @@
 use core::ops::Range;
 
+use crate::h2;
+
 /// HTTP headers that a host can show one by one.
 pub trait HeaderSource {
     /// Visits every header, pseudo headers included, names in lower case.
@@ -95,6 +97,14 @@ impl HeaderStore {
 
     fn at(&self, range: &Range<usize>) -> &[u8] {
         self.text.get(range.clone()).unwrap_or_default()
+    }
+}
+
+impl HeaderSource for h2::Headers<'_> {
+    fn for_each(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
+        for (name, value) in self.iter() {
+            visit(name, value);
+        }
     }
 }
 

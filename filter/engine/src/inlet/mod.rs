@@ -23,7 +23,7 @@ use crate::{
     close::Close,
     config::{ConfigError, InletConfig},
     destinations::Destinations,
-    h2::{self, MAX_WINDOW},
+    h2,
     http::PassHeaders,
     outlet::request_mode_or_error,
 };
@@ -51,14 +51,14 @@ impl InletShared {
         // A whole reply fits the stream's window, and all of them the connection's: HCM must never have to wait for us with
         // the end of a response. Envoy would give the upstream connection back to its pool with reading switched off,
         // and the next request on it would hang. What bounds memory is `max_in_flight` and `MAX_WAITING`.
-        let window = config.limits.max_frame_bytes.saturating_add(64 * 1024).min(MAX_WINDOW);
+        let h2 = h2::Settings::of_frames(limits.max_frame);
         Ok(Self {
             ordering: codec.capabilities().ordering,
             authority: config.authority.clone(),
             destinations: Destinations::new(&config.destinations),
             max_in_flight: usize::try_from(config.max_in_flight.max(1)).unwrap_or(usize::MAX),
             pass: PassHeaders::new(&config.pass_headers)?,
-            h2: h2::Settings { initial_window: window, connection_window: MAX_WINDOW, max_header_list: 64 * 1024 },
+            h2,
             codec,
             limits,
         })

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     buffer::decode,
     h2::{Event, Headers, StreamId},
-    http::{HeaderSource, PassHeaders, candidates, diff, failure_kind},
+    http::{PassHeaders, candidates, diff, failure_kind},
     names,
 };
 
@@ -79,7 +79,7 @@ impl Replies {
         if head.outcome.is_none() {
             head.details.extend_from_slice(headers.first(names::DETAILS.as_bytes()).unwrap_or_default());
         } else if self.server.is_some() {
-            candidates(&Shown(headers), pass, &mut head.headers);
+            candidates(&headers, pass, &mut head.headers);
         }
     }
 
@@ -220,16 +220,6 @@ fn outcome(mark: &[u8]) -> Outcome {
 
 fn parse_number(digits: &[u8]) -> Option<usize> {
     core::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-struct Shown<'a>(Headers<'a>);
-
-impl HeaderSource for Shown<'_> {
-    fn for_each(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
-        for (name, value) in self.0.iter() {
-            visit(name, value);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub(crate) use self::response::decimal;
 use crate::{
     buffer::{self, decode},
     config::{ConfigError, OutletConfig},
-    h2::{self, MAX_WINDOW},
+    h2,
     http::{HeaderSource, HeaderStore, PassHeaders, candidates, diff, represent},
 };
 
@@ -45,9 +45,7 @@ impl OutletShared {
 
     /// Windows into which a whole frame fits.
     pub(crate) fn windows(&self) -> h2::Settings {
-        let frame = u32::try_from(self.limits.max_frame).unwrap_or(MAX_WINDOW);
-        let window = frame.saturating_add(64 * 1024).min(MAX_WINDOW);
-        h2::Settings { initial_window: window, connection_window: MAX_WINDOW, max_header_list: 64 * 1024 }
+        h2::Settings::of_frames(self.limits.max_frame)
     }
 }
 

@@ -15,22 +15,35 @@ use std::sync::Arc;
 use crate::{
     close::Close,
     h2::{self, Event, StreamId},
-    http::HeaderSource,
     outlet::{Outlet, OutletShared, decimal},
 };
 
 /// One connection of the router, and the one to the server behind it.
 pub struct Tunnel {
     outlet: Outlet,
-    router: h2::Connection,
+    router: Front,
     call: Option<Call>,
     behind: Behind,
-    /// The router was told to come here no more: it closes the connection itself. Were we to do it, what we have just written
-    /// could be lost, in connections within Envoy.
-    retired: bool,
     /// The manager behind us goes away: so do we, between two calls.
     draining: bool,
     close: Option<Close>,
+}
+
+/// The router's connection.
+struct Front {
+    http: h2::Connection,
+    /// The router was told to come here no more: it closes the connection itself. Were we to do it, what we have just written
+    /// could be lost, in connections within Envoy.
+    retired: bool,
+}
+
+impl Front {
+    /// Tells the router to take its next requests elsewhere. Before what else there is to say: it may try again as soon as it
+    /// has read that.
+    fn retire(&mut self) {
+        self.http.go_away(h2::ErrorCode::NoError);
+        self.retired = true;
+    }
 }
 
 /// The router's request.
@@ -65,26 +78,15 @@ impl Behind {
     }
 }
 
-struct Source<'a>(h2::Headers<'a>);
-
-impl HeaderSource for Source<'_> {
-    fn for_each(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
-        for (name, value) in self.0.iter() {
-            visit(name, value);
-        }
-    }
-}
-
 impl Tunnel {
     /// An engine for a new connection of the router.
     pub fn new(shared: Arc<OutletShared>) -> Self {
         let settings = shared.windows();
         Self {
             outlet: Outlet::new(shared),
-            router: h2::Connection::server(&settings),
+            router: Front { http: h2::Connection::server(&settings), retired: false },
             call: None,
             behind: Behind { http: h2::Connection::client(&settings), stream: None, reached: false },
-            retired: false,
             draining: false,
             close: None,
         }
@@ -94,7 +96,7 @@ impl Tunnel {
     pub fn on_router_data(&mut self, data: &[u8]) {
         let mut input = data;
         while self.close.is_none() {
-            let event = match self.router.next_event(&mut input) {
+            let event = match self.router.http.next_event(&mut input) {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
                 Err(_) => return self.close = Some(Close::Flush),
@@ -105,7 +107,7 @@ impl Tunnel {
                 Event::Headers { stream, .. } if self.call.is_some() => refused = Some(stream),
                 Event::Headers { stream, headers, end_stream } => {
                     self.call = Some(Call { stream, ended: end_stream });
-                    self.outlet.on_request_headers(&Source(headers));
+                    self.outlet.on_request_headers(&headers);
                     if end_stream {
                         self.outlet.on_request_data(b"", true);
                     }
@@ -125,13 +127,13 @@ impl Tunnel {
                 // The server's reply may come yet, and would be taken for that to the next request.
                 Event::Reset { stream, .. } => {
                     if self.call.take_if(|call| call.stream == stream).is_some() {
-                        self.retire();
+                        self.router.retire();
                     }
                 }
                 Event::GoAway { .. } => {}
             }
             if let Some(stream) = refused {
-                self.router.reset(stream, h2::ErrorCode::RefusedStream);
+                self.router.http.reset(stream, h2::ErrorCode::RefusedStream);
             }
             self.advance();
         }
@@ -141,7 +143,7 @@ impl Tunnel {
     pub fn on_server_data(&mut self, data: &[u8], end: bool) {
         let mut input = data;
         let mut ended = end;
-        while !self.retired {
+        while !self.router.retired {
             let event = match self.behind.http.next_event(&mut input) {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
@@ -167,35 +169,28 @@ impl Tunnel {
             }
             self.advance();
         }
-        if self.draining && self.call.is_none() && !self.retired {
-            self.retire();
+        if self.draining && self.call.is_none() && !self.router.retired {
+            self.router.retire();
         }
-        if ended && !self.retired {
+        if ended && !self.router.retired {
             self.on_server_end();
         }
     }
 
     /// No more comes from the server, or there is none.
     fn on_server_end(&mut self) {
-        self.retire();
+        self.router.retire();
         // Where nobody has seen the request, the router may ask another server.
         let unseen = !self.behind.reached;
         let code = if unseen { h2::ErrorCode::RefusedStream } else { h2::ErrorCode::Internal };
         if let Some(call) = self.call.take() {
-            self.router.reset(call.stream, code);
+            self.router.http.reset(call.stream, code);
         }
-    }
-
-    /// Tells the router to take its next requests elsewhere. Before what else there is to say: it may try again as soon as it
-    /// has read that.
-    fn retire(&mut self) {
-        self.router.go_away(h2::ErrorCode::NoError);
-        self.retired = true;
     }
 
     /// Carries on what the outlet made of it.
     fn advance(&mut self) {
-        if self.retired {
+        if self.router.retired {
             return;
         }
         let ends = self.outlet.ends_sending();
@@ -205,10 +200,8 @@ impl Tunnel {
         }
         let Some(call) = self.call.as_ref().filter(|call| call.ended) else { return };
         let Some(response) = self.outlet.response() else { return };
-        // As `retire`, which cannot be called while the response is borrowed.
         if !response.end_stream || self.draining {
-            self.router.go_away(h2::ErrorCode::NoError);
-            self.retired = true;
+            self.router.retire();
         }
         let mut digits = [0; 20];
         let status = decimal(usize::from(response.status), &mut digits);
@@ -218,9 +211,9 @@ impl Tunnel {
                 to.push(name, value);
             }
         };
-        self.router.send_headers(call.stream, &mut { headers }, response.body.is_empty());
+        self.router.http.send_headers(call.stream, &mut { headers }, response.body.is_empty());
         if !response.body.is_empty() {
-            self.router.send_data(call.stream, response.body, true);
+            self.router.http.send_data(call.stream, response.body, true);
         }
         self.call = None;
         self.outlet.reset();
@@ -234,7 +227,7 @@ impl Tunnel {
 
     /// Bytes for the router; the host takes and clears them after each call.
     pub fn to_router(&mut self) -> &mut Vec<u8> {
-        self.router.output()
+        self.router.http.output()
     }
 
     /// Bytes for the HTTP connection manager behind us; the host takes and clears them after each call.

@@ -49,7 +49,7 @@ pub(super) struct Behind<E> {
 
 /// Bytes that there is no room for and that had to make way, before the peer is let go: as many as the inlet has in flight. It
 /// takes a manager whose windows are smaller than a frame, and a client that does not wait for its replies.
-const MAX_HELD: usize = 32 << 20;
+pub(super) const MAX_HELD: usize = 32 << 20;
 
 /// Capacity that an empty buffer may keep.
 const KEEP: usize = 16 * 1024;

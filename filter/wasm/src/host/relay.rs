@@ -11,7 +11,9 @@ use meltemi_engine::{
 };
 
 use super::{
-    METHOD_KEY, SERVICE_KEY, destination,
+    METHOD_KEY, SERVICE_KEY,
+    behind::MAX_HELD,
+    destination,
     metrics::{InFlight, Metrics},
     now,
 };
@@ -94,9 +96,6 @@ enum Step {
 
 /// Bytes for the client that may wait before it is not read any more.
 const MAX_WAITING: usize = 1 << 20;
-
-/// Bytes that may have to make way before the connection is given up.
-const MAX_HELD: usize = 32 << 20;
 
 impl State {
     /// Lets the engine have what there is room for.
