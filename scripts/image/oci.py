@@ -54,23 +54,24 @@ class Layout:
 
 
 def image(layers: list[tuple[str, dict[str, File]]], config: dict, annotations: dict[str, str], reference: str, created: str,
-          time: int, architecture: str) -> tuple[Layout, str]:
-    """An image of layers, each with a word about it; gives its blobs and its digest."""
+          time: int, platform: tuple[str, str]) -> tuple[Layout, str]:
+    """An image of layers, each with a word about it, for an operating system and architecture; gives its blobs and its digest."""
+    target = dict(zip(("os", "architecture"), platform))
     layout, described, ids, history = Layout(), [], [], []
     for word, files in layers:
         plain = layer(files, time)
         ids.append(f"sha256:{hashlib.sha256(plain).hexdigest()}")
         history.append({"created": created, "created_by": word})
         described.append(layout.add("layer.v1.tar+gzip", gzip.compress(plain, 6, mtime=0)))
-    configuration = layout.add_json("config.v1+json", {
-        "architecture": architecture, "os": "linux", "created": created, "config": config,
+    configuration = layout.add_json("config.v1+json", target | {
+        "created": created, "config": config,
         "rootfs": {"type": "layers", "diff_ids": ids}, "history": history})
     manifest = layout.add_json("manifest.v1+json", {
         "schemaVersion": 2, "mediaType": f"{MEDIA}.manifest.v1+json", "config": configuration, "layers": described,
         "annotations": annotations})
     layout.index = {"schemaVersion": 2, "mediaType": f"{MEDIA}.index.v1+json", "manifests": [
         manifest | {"annotations": {"org.opencontainers.image.ref.name": reference},
-                    "platform": {"architecture": architecture, "os": "linux"}}]}
+                    "platform": target}]}
     return layout, manifest["digest"]
 
 

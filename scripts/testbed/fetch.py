@@ -25,6 +25,11 @@ PROGRAMS = {
     "pilot-discovery": ("istio", "istio.io/istio/pilot/cmd/pilot-discovery"),
     "pilot-agent": ("istio", "istio.io/istio/pilot/cmd/pilot-agent"),
 }
+# Name: the module graph, the module whose version counts, its package.
+TOOLS = {
+    "helm": ("helm", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm"),
+    "crane": ("crane", "github.com/google/go-containerregistry", "github.com/google/go-containerregistry/cmd/crane"),
+}
 ISTIO_FILES = {
     "istio-crds.yaml": "manifests/charts/base/files/crd-all.gen.yaml",
     "envoy_bootstrap.json": "tools/packaging/common/envoy_bootstrap.json",
@@ -180,27 +185,29 @@ def fetch_injection():
     partial.rename(injection())
 
 
-def helm() -> pathlib.Path:
-    """Helm, in the version that is pinned."""
-    return TARGET / f"helm-{pin('helm', 'helm.sh/helm/v4')}"
+def tool(name: str) -> pathlib.Path:
+    """A program of `TOOLS`, in the version that is pinned."""
+    graph, module, _ = TOOLS[name]
+    return TARGET / f"{name}-{pin(graph, module)}"
 
 
-def helm_obstacle() -> str | None:
-    return None if helm().exists() else "Helm is not here; it is built from its Go module"
+def tool_obstacle(name: str) -> str | None:
+    return None if tool(name).exists() else f"{name} is not here; `make testbed` builds it from its Go module"
 
 
-def fetch_helm():
-    """Helm is in no cache of binaries either. Without Go, or without its modules, the test of our chart is skipped."""
-    if helm().exists() or not shutil.which("go"):
+def fetch_tool(name: str):
+    """Tools are in no cache of binaries either. Without Go, or without their modules, the tests that need them are skipped."""
+    place, (graph, _, package) = tool(name), TOOLS[name]
+    if place.exists() or not shutil.which("go"):
         return
-    say("building Helm from Go modules: about 2 minutes on two free cores ...")
-    partial = TARGET / "helm.partial"
+    say(f"building {name} from Go modules: up to 2 minutes on two free cores ...")
+    partial = TARGET / f"{name}.partial"
     TARGET.mkdir(parents=True, exist_ok=True)
-    done = run_go("helm", "build", "-trimpath", "-ldflags", "-s -w", "-o", partial, "helm.sh/helm/v4/cmd/helm")
+    done = run_go(graph, "build", "-trimpath", "-ldflags", "-s -w", "-o", partial, package)
     if done.returncode:
-        say(f"SKIPPED Helm: {done.stderr.strip()[-300:]}")
+        say(f"SKIPPED {name}: {done.stderr.strip()[-300:]}")
         return
-    partial.rename(helm())
+    partial.rename(place)
 
 
 def main():
@@ -213,7 +220,8 @@ def main():
         sys.exit(bool(reason))
     fetch_programs()
     fetch_injection()
-    fetch_helm()
+    for name in TOOLS:
+        fetch_tool(name)
 
 
 if __name__ == "__main__":
