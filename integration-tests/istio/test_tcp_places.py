@@ -7,7 +7,8 @@ from calls import call, eventually, one
 from clients import client
 from echo import BOTH, of_tcp_shape
 from harness import DIST
-from objects import authorization, destination_rule, meta_router, to
+from objects import authorization, destination_rule, meta_router, service_entry, to
+from servers import Server, web_page
 
 PORT = 9090
 NAMED = "tcp-metaprotocol-thrift"
@@ -15,7 +16,7 @@ NAMED = "tcp-metaprotocol-thrift"
 
 @pytest.fixture(scope="module")
 def echo(controller, space):
-    service = of_tcp_shape(space, PORT, plain={"module": None}, friend={"account": "friend"})
+    service = of_tcp_shape(space, PORT, plain={"module": None}, friend={"account": "friend"}, outside={"sidecar": False})
     space.apply(destination_rule("echo", service.host, "v1", "v2"))
     return service
 
@@ -78,6 +79,29 @@ def test_connection_mode(space, echo, applied):
     assert len(call(space.pods["plain"], service.ip, port, count=20)) == 1
 
 
+@pytest.mark.parametrize("addresses, address, number", [([], "10.99.0.1", PORT + 4), (["10.98.0.0/24"], "10.98.0.7", PORT + 5)],
+                         ids=["no address", "a range"])
+def test_a_listener_that_is_shared(space, echo, applied, addresses, address, number):
+    """That of a ServiceEntry which has no listener of its own: HTTP services of the number are in it, and other addresses."""
+    me, v1, v2, outside = (space.pods[name] for name in ("client", "v1", "v2", "outside"))
+    v1.thrift_server(number)
+    outside.thrift_server(number)
+    with v2.inside():
+        Server(web_page, "0.0.0.0", number)
+    web = space.service("web", {"version": "v2"}, [{"name": "http", "port": number}])
+    name = f"entry-{number}"
+    applied(service_entry(name, f"{name}.test", number, number, addresses=addresses, ports=[{"name": NAMED, "number": number, "protocol": "TCP"}],
+                          endpoints=[{"address": v1.ip, "labels": {"security.istio.io/tlsMode": "istio"}}]),
+            meta_router(name, f"{name}.test", {"match": {"attributes": {"method": {"exact": "slow"}}}, "deny": True},
+                        {"route": [to(f"{name}.test")]}))
+    me.has(f"meltemi.hcm.out.{name}.test:{number}")
+    eventually(me, address, number, lambda seen: all("denied" in text for text in seen), method="slow", argument=1, count=3)
+    assert set(call(me, address, number, count=3)) == {"v1: hello x"}
+    assert me.run("curl", "-si", f"{web.ip}:{number}/").stdout.startswith("HTTP/1.1 200 OK")
+    if addresses:
+        assert set(call(me, outside.ip, number, method="slow", argument=1)) == {"outside: slept 1"}
+
+
 def test_policy_by_identity(space, echo, applied):
     """Istio's policy is asked by the server's sidecar before our filter."""
     me, friend, plain = (space.pods[name] for name in ("client", "friend", "plain"))
@@ -135,4 +159,4 @@ def test_port_is_renamed_under_calls(space, echo):
 
 
 def test_nothing_was_refused(space, echo):
-    assert {name: pod.rejected() for name, pod in space.pods.items() if pod.rejected()} == {}
+    assert {name: pod.rejected() for name, pod in space.pods.items() if pod.envoy and pod.rejected()} == {}

@@ -80,7 +80,7 @@ pub(super) fn add(
             let (config, proxy) = router::filters(&name, port, protocol, router, services, problems);
             let relay = format!("relay|{name}");
             add_filter(&relay, "relay", &config, output);
-            vec![discovered(&relay, &output.host), proxy]
+            vec![discovered(&relay, &output.host), plain("envoy.filters.network.tcp_proxy", &proxy)]
         }
     };
     let chain = FilterChain { name: name.clone(), filters, transport_socket, ..FilterChain::default() };

@@ -55,6 +55,11 @@ pub(crate) fn relay_name(host: &str, port: u16) -> String {
     format!("meltemi.relay.out.{host}:{port}")
 }
 
+/// The `tcp_proxy` behind it.
+pub(crate) fn proxy_name(host: &str, port: u16) -> String {
+    format!("meltemi.proxy.out.{host}:{port}")
+}
+
 /// istiod's cluster of a port of the pod itself.
 pub(crate) fn inbound_cluster(target: u16) -> String {
     format!("inbound|{target}||")
@@ -110,13 +115,23 @@ pub(crate) fn managers(
     *snapshot = output.snapshot;
 }
 
-/// Adds the relay of a port in connection mode.
-pub(crate) fn relay(port: &Port, services: &Services<'_>, snapshot: &mut Snapshot, problems: &mut Vec<Problem>) {
+/// Adds the relay of a port in connection mode, and the `tcp_proxy` behind it.
+pub(crate) fn relay(
+    port: &Port,
+    services: &Services<'_>,
+    telemetry: &Telemetry,
+    snapshot: &mut Snapshot,
+    problems: &mut Vec<Problem>,
+) {
     let Some(protocol) = &port.protocol else { return };
     let name = format!("{}:{}", port.host, port.number);
-    let (config, _) = router::filters(&name, port, protocol, services.router_of(&port.host), services, problems);
+    let (config, mut proxy) =
+        router::filters(&name, port, protocol, services.router_of(&port.host), services, problems);
     let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new(), host: Host::Module };
     listener::add_filter(&relay_name(&port.host, port.number), "relay", &config, &mut output);
+    telemetry.add_to_proxy(&mut proxy);
+    let name = proxy_name(&port.host, port.number);
+    output.add(TypeUrl::ExtensionConfig, &name, &super::packing::extension(&name, &proxy));
     *snapshot = output.snapshot;
 }
 

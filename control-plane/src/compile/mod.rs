@@ -32,7 +32,6 @@ pub(crate) use cluster::name as cluster_name;
 pub use host::{Code, Host};
 pub(crate) use matcher::{check_regex, metadata_key};
 pub use protocols::{CODEC_ANNOTATION, Protocol};
-pub(crate) use router::EARLY_BYTES;
 pub(crate) use services::kubernetes_host;
 pub use services::{Port, Services};
 pub(crate) use telemetry::Side;

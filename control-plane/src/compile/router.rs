@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use envoy_types::pb::envoy::{
-    config::listener::v3::Filter,
     extensions::filters::network::tcp_proxy::v3::{TcpProxy, UpstreamConnectMode, tcp_proxy::ClusterSpecifier},
     r#type::v3::{
         HashPolicy,
@@ -17,7 +16,6 @@ use meltemi_engine::{
 
 use super::{
     cluster,
-    listener::plain,
     matcher::{self, metadata_key},
     packing::{fraction, number, span},
     scope::{Result, Scope},
@@ -29,7 +27,7 @@ use crate::{
 };
 
 /// Bytes of the first requests that wait until the connection to the server is there.
-pub(crate) const EARLY_BYTES: u32 = 1024 * 1024;
+const EARLY_BYTES: u32 = 1024 * 1024;
 /// All requests, in `abort_millionths`.
 const MILLION: u32 = 1_000_000;
 /// The status of an abort without one.
@@ -44,7 +42,7 @@ pub(super) fn filters(
     router: Option<&Object<MetaRouter>>,
     services: &Services<'_>,
     problems: &mut Vec<Problem>,
-) -> (RelayConfig, Filter) {
+) -> (RelayConfig, TcpProxy) {
     let own = cluster::name(&port.host, port.number, None);
     let mut routes = Vec::new();
     if let Some(router) = router {
@@ -87,7 +85,7 @@ pub(super) fn filters(
         hash_policy: source_hash(router, port, services, problems),
         ..TcpProxy::default()
     };
-    (config, plain("envoy.filters.network.tcp_proxy", &proxy))
+    (config, proxy)
 }
 
 /// What picks the endpoint of destinations with a consistent hash: the client's address, if a rule says so.

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use envoy_types::pb::{
-    envoy::extensions::filters::network::http_connection_manager::v3::{
-        HttpConnectionManager, HttpFilter, http_filter::ConfigType,
+    envoy::extensions::filters::network::{
+        http_connection_manager::v3::{HttpConnectionManager, HttpFilter, http_filter::ConfigType},
+        tcp_proxy::v3::TcpProxy,
     },
     google::protobuf::{Any, ListValue, Struct, Value, value::Kind},
 };
@@ -42,6 +43,11 @@ impl Telemetry {
         if let (Some(path), true) = (&self.access_log, manager.access_log.is_empty()) {
             manager.access_log.push(listener::access_log(path));
         }
+    }
+
+    /// In connection mode a line is for each connection.
+    pub(super) fn add_to_proxy(&self, proxy: &mut TcpProxy) {
+        proxy.access_log.extend(self.access_log.iter().map(|path| listener::access_log(path)));
     }
 }
 

@@ -113,6 +113,7 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
         .map(|(port, name)| (port, DesiredKind::EnvoyFilter.display(&facts.root_namespace, name)))
         .collect();
     let pods = Pods::new(&facts.workloads);
+    let mut taken = tcp::Taken::default();
     for port in &ports {
         let mut planned = port.planned(&pods);
         if port.shape == Shape::Tcp && options.xds.is_none() {
@@ -123,7 +124,7 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
         let before = output.desired.len();
         match port.shape {
             Shape::Native | Shape::Http => native::add(port, facts, &mut output),
-            Shape::Tcp => tcp::add(port, &services, facts, &options.telemetry, &mut output),
+            Shape::Tcp => tcp::add(port, &services, facts, &options.telemetry, &mut taken, &mut output),
         }
         let own = output.desired.iter().skip(before).map(Desired::display);
         planned.objects = shared.get(&port.key()).cloned().into_iter().chain(own).collect();

@@ -8,10 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Desired, DesiredKind, MODULE_LABEL};
-use crate::{
-    compile::{EARLY_BYTES, MODULE},
-    problem::Origin,
-};
+use crate::{compile::MODULE, problem::Origin};
 
 pub(super) use crate::compile::Side;
 
@@ -139,6 +136,16 @@ pub(super) fn insert(place: &Place<'_>, before: &str, name: &str, shared: bool) 
     patch("NETWORK_FILTER", place.side, ("listener", chain), "INSERT_BEFORE", network_filter(name, shared))
 }
 
+/// One of our network filters that our own xDS server configures.
+pub(super) fn relay(name: &str) -> Value {
+    served(name, NETWORK_FILTER)
+}
+
+/// A filter of this type that our own xDS server configures.
+pub(super) fn served(name: &str, kind: &str) -> Value {
+    json!({"name": name, "config_discovery": {"config_source": super::xds::ours(), "type_urls": [kind]}})
+}
+
 /// A network filter that istiod serves by ECDS.
 pub(super) fn network_filter(name: &str, shared: bool) -> Value {
     discovered(name, NETWORK_FILTER, shared.then(|| json!({"@type": RBAC, "stat_prefix": "meltemi_absent"})))
@@ -148,6 +155,13 @@ pub(super) fn network_filter(name: &str, shared: bool) -> Value {
 pub(super) fn replace_tcp_proxy(place: &Place<'_>, filter: Value) -> Value {
     let chain = place.listener(json!({"filter": {"name": TCP_PROXY}}));
     patch("NETWORK_FILTER", place.side, ("listener", chain), "REPLACE", filter)
+}
+
+/// More filter chains for a client's listener, in one patch that is tried once a listener; those of filters and chains are
+/// tried on every chain, and several times.
+pub(super) fn add_chains(listener: &str, chains: &[Value]) -> Value {
+    let value = json!({"filter_chains": chains});
+    patch("LISTENER", Side::Client, ("listener", json!({"name": listener})), "MERGE", value)
 }
 
 /// Another filter chain.
@@ -242,24 +256,4 @@ pub(super) fn envoy_filter(
         owner: owner.cloned(),
         spec: json!({"workloadSelector": {"labels": selector}, "configPatches": patches}),
     }
-}
-
-/// One of our network filters in front of `before`, configured by our own xDS server.
-pub(super) fn insert_ours(place: &Place<'_>, before: &str, name: &str) -> Value {
-    let chain = place.listener(json!({"filter": {"name": before}}));
-    let filter = json!({"name": name, "config_discovery": {
-        "config_source": super::xds::ours(), "type_urls": [NETWORK_FILTER],
-    }});
-    patch("NETWORK_FILTER", place.side, ("listener", chain), "INSERT_BEFORE", filter)
-}
-
-/// Makes `tcp_proxy` wait until a client has said something.
-pub(super) fn wait_for_data(place: &Place<'_>) -> Value {
-    let chain = place.listener(json!({"filter": {"name": TCP_PROXY}}));
-    let options = json!({"typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-        "upstream_connect_mode": "ON_DOWNSTREAM_DATA",
-        "max_early_data_bytes": EARLY_BYTES,
-    }});
-    patch("NETWORK_FILTER", place.side, ("listener", chain), "MERGE", options)
 }

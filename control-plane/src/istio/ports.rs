@@ -48,6 +48,8 @@ pub(super) struct MeshPort<'a> {
     /// Some proxies take its connections in the listener of no address, where all of this port number are that have no other:
     /// it has no addresses, or a range of them.
     pub(super) anywhere: bool,
+    /// Those ranges, by their first address and the bits that count.
+    pub(super) ranges: Vec<(IpAddr, u8)>,
     /// The port's numbers in the pods.
     pub(super) targets: BTreeSet<u16>,
     /// Which pods; empty if it selects none.
@@ -79,10 +81,13 @@ impl MeshPort<'_> {
             }
             addresses => addresses.iter().map(|address| named(address)).collect(),
         };
-        if self.anywhere {
-            names.push(named(&"0.0.0.0"));
-        }
+        names.extend(self.listener_of_no_address());
         names
+    }
+
+    /// Name of the listener of no address, if it takes connections of the port.
+    pub(super) fn listener_of_no_address(&self) -> Option<String> {
+        self.anywhere.then(|| format!("0.0.0.0_{}", self.number))
     }
 
     /// Those listeners carry nothing else.
@@ -260,6 +265,7 @@ fn of_service<'a>(
         addresses,
         apart: headless,
         anywhere: false,
+        ranges: Vec::new(),
         targets: targets(port, slices),
         selector: &service.spec.selector,
     })
@@ -289,7 +295,8 @@ fn of_entry<'a>(
     static NOBODY: BTreeMap<String, String> = BTreeMap::new();
     let spec = &entry.spec;
     let mut addresses: Vec<IpAddr> = spec.addresses.iter().filter_map(|address| single(address)).collect();
-    let anywhere = addresses.len() < spec.addresses.len() || spec.addresses.is_empty();
+    let ranges: Vec<_> = spec.addresses.iter().filter_map(|address| range(address)).collect();
+    let anywhere = !ranges.is_empty() || spec.addresses.is_empty();
     if spec.addresses.is_empty() {
         // Of proxies that answer DNS themselves; others have the listener of no address.
         let mine = spec.assigned.iter().filter(|assigned| assigned.host == compiled.host);
@@ -306,6 +313,7 @@ fn of_entry<'a>(
         addresses,
         apart: true,
         anywhere,
+        ranges,
         targets: BTreeSet::from([port.target_port.unwrap_or(compiled.number)]),
         selector: spec.workload_selector.as_ref().map_or(&NOBODY, |selector| &selector.labels),
     })
@@ -317,4 +325,10 @@ fn single(address: &str) -> Option<IpAddr> {
     let ip: IpAddr = ip.parse().ok()?;
     let all = if ip.is_ipv6() { "128" } else { "32" };
     bits.is_none_or(|bits| bits == all).then_some(ip)
+}
+
+/// A range of several addresses.
+fn range(address: &str) -> Option<(IpAddr, u8)> {
+    let (ip, bits) = address.split_once('/').filter(|_| single(address).is_none())?;
+    Some((ip.parse().ok()?, bits.parse().ok()?))
 }

@@ -6,11 +6,12 @@ mod entries;
 mod gateway;
 mod places;
 mod several;
+mod tcp;
 
 use serde_json::Value;
 
 use super::{Compiled, Desired, DesiredKind, Facts, Options, Planned, Shape, Workload, XdsService, compile};
-use crate::source::Folder;
+use crate::{model::Model, source::Folder};
 
 /// A Service in namespace `shop` with one port, whose pods have `app: <name>`.
 fn service(name: &str, ip: &str, port: &str) -> String {
@@ -38,14 +39,18 @@ fn compiled(yaml: &str) -> Compiled {
     compiled
 }
 
-fn compiled_with(yaml: &str, facts: &Facts) -> Compiled {
+fn model(yaml: &str) -> Model {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("all.yaml"), yaml).unwrap();
     let loaded = Folder::new(folder.path()).load();
     assert_eq!(loaded.problems, []);
+    loaded.model
+}
+
+fn compiled_with(yaml: &str, facts: &Facts) -> Compiled {
     let xds = XdsService { host: "meltemi.meltemi-system.svc".to_owned(), port: 18000, tls: None };
     let options = Options { xds: Some(xds), ..Options::default() };
-    compile(&loaded.model, facts, &options)
+    compile(&model(yaml), facts, &options)
 }
 
 fn object<'c>(compiled: &'c Compiled, name: &str) -> &'c Desired {
@@ -312,60 +317,6 @@ fn two_headless_services_may_have_the_same_port() {
     let compiled = compiled(&(service("orders", "None", port) + &service("users", "None", port)));
     assert_eq!(compiled.problems, []);
     assert_eq!(compiled.plan.len(), 2);
-}
-
-#[test]
-fn a_tcp_port_gets_our_manager_and_a_default_for_the_time_without_us() {
-    let router = "apiVersion: metaprotocol.aeraki.io/v1alpha1\nkind: MetaRouter\nmetadata: {name: orders, namespace: shop}\n\
-                  spec:\n  hosts: [orders.shop.svc.cluster.local]\n  localRateLimit:\n    \
-                  tokenBucket: {maxTokens: 5, tokensPerFill: 5, fillInterval: 60s}\n";
-    let compiled = compiled(&(service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}") + router));
-    assert_eq!(compiled.problems, []);
-    let client = object(&compiled, "meltemi-out-shop-orders-9090");
-    assert_eq!(
-        patches(client),
-        [
-            "NETWORK_FILTER INSERT_BEFORE 10.96.0.11_9090 tcp_proxy",
-            "NETWORK_FILTER REPLACE 10.96.0.11_9090 tcp_proxy",
-            "FILTER_CHAIN ADD 10.96.0.11_9090",
-            "CLUSTER MERGE orders.shop.svc.cluster.local:9090",
-            "EXTENSION_CONFIG ADD",
-        ]
-    );
-    let replaced = &client.spec["configPatches"][1]["patch"]["value"];
-    let name = replaced["name"].as_str().unwrap();
-    let routes = &replaced["config_discovery"]["default_config"]["route_config"]["virtual_hosts"][0]["routes"];
-    assert_eq!(routes[0]["route"]["cluster"], "outbound|9090||orders.shop.svc.cluster.local");
-    use crate::snapshot::TypeUrl::{ExtensionConfig, Route};
-    let names = |kind| compiled.snapshot.of(kind).map(|r| r.name.clone()).collect::<Vec<_>>();
-    assert!(names(ExtensionConfig).contains(&name.to_owned()));
-    assert_eq!(names(Route), ["meltemi.hcm.in.orders.shop.svc.cluster.local:9090.9090", name]);
-    // The limit of the service is counted where the server is, and comes with the routes: to connections that are open too.
-    let limited = |name: &&std::sync::Arc<crate::snapshot::Resource>| {
-        String::from_utf8_lossy(&name.any.value).contains("envoy.filters.http.local_ratelimit")
-    };
-    let limited: Vec<&str> = compiled.snapshot.of(Route).filter(limited).map(|r| r.name.as_str()).collect();
-    assert_eq!(limited, ["meltemi.hcm.in.orders.shop.svc.cluster.local:9090.9090"]);
-    let managers =
-        |compiled: &Compiled| compiled.snapshot.of(ExtensionConfig).map(|r| r.version.clone()).collect::<Vec<_>>();
-    let without = self::compiled(&service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}"));
-    assert_eq!(managers(&compiled), managers(&without), "limits change no manager");
-    let inbound = object(&compiled, "meltemi-in-orders-9090");
-    assert!(patches(inbound).contains(&"FILTER_CHAIN ADD virtualInbound".to_owned()), "{:?}", patches(inbound));
-    assert!(compiled.desired.iter().any(|desired| desired.name == "meltemi-xds"));
-}
-
-#[test]
-fn a_connection_mode_port_keeps_tcp_proxy_behind_the_relay() {
-    let yaml = service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}")
-        .replace("namespace: shop}", "namespace: shop, annotations: {meltemi.dev/mode.9090: connection}}");
-    let compiled = compiled(&yaml);
-    let client = object(&compiled, "meltemi-out-shop-orders-9090");
-    assert_eq!(
-        patches(client),
-        ["NETWORK_FILTER INSERT_BEFORE 10.96.0.11_9090 tcp_proxy", "NETWORK_FILTER MERGE 10.96.0.11_9090 tcp_proxy",]
-    );
-    assert_eq!(compiled.snapshot.count(crate::snapshot::TypeUrl::ExtensionConfig), 1);
 }
 
 #[test]

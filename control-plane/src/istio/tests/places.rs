@@ -66,10 +66,11 @@ fn every_family_of_addresses_has_its_listener() {
         else {
             panic!("{:?}", compiled.desired)
         };
-        let inserted = patches(client).into_iter().filter_map(|patch| {
-            Some(patch.strip_prefix("NETWORK_FILTER INSERT_BEFORE ")?.split(' ').next()?.to_owned())
-        });
-        inserted.collect::<Vec<String>>()
+        let listener = |patch: String| {
+            let patch = patch.strip_prefix("NETWORK_FILTER INSERT_BEFORE ").or(patch.strip_prefix("LISTENER MERGE "))?;
+            Some(patch.split(' ').next()?.to_owned())
+        };
+        patches(client).into_iter().filter_map(listener).collect::<Vec<String>>()
     };
     let (tcp, http) = ("{name: tcp-metaprotocol-thrift, port: 9090}", "{name: http-rpc, port: 9092}");
     assert_eq!(names("10.96.0.12", tcp), ["10.96.0.12_9090"]);

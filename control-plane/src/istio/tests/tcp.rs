@@ -1,0 +1,117 @@
+//! The tcp shape, in both modes.
+
+use serde_json::{Value, json};
+
+use super::{super::patch::HCM, *};
+use crate::{
+    compile::Telemetry,
+    snapshot::TypeUrl::{ExtensionConfig, Route},
+};
+
+/// The filter chains of a patch of listeners.
+fn chains(desired: &Desired, patch: usize) -> Vec<Value> {
+    desired.spec["configPatches"][patch]["patch"]["value"]["filter_chains"].as_array().unwrap().clone()
+}
+
+#[test]
+fn a_tcp_port_gets_our_manager_and_a_default_for_the_time_without_us() {
+    let router = "apiVersion: metaprotocol.aeraki.io/v1alpha1\nkind: MetaRouter\nmetadata: {name: orders, namespace: shop}\n\
+                  spec:\n  hosts: [orders.shop.svc.cluster.local]\n  localRateLimit:\n    \
+                  tokenBucket: {maxTokens: 5, tokensPerFill: 5, fillInterval: 60s}\n";
+    let compiled = compiled(&(service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}") + router));
+    assert_eq!(compiled.problems, []);
+    let client = object(&compiled, "meltemi-out-shop-orders-9090");
+    assert_eq!(
+        patches(client),
+        ["LISTENER MERGE 10.96.0.11_9090", "CLUSTER MERGE orders.shop.svc.cluster.local:9090", "EXTENSION_CONFIG ADD",]
+    );
+    let [chain, keeper] = &chains(client, 0)[..] else { panic!("{:?}", chains(client, 0)) };
+    assert_eq!(chain["filter_chain_match"], json!({"transport_protocol": "raw_buffer"}));
+    let [inlet, manager] = &chain["filters"].as_array().unwrap()[..] else { panic!("{chain}") };
+    assert_eq!(inlet["name"], "meltemi.inlet.out.shop.orders.9090");
+    let name = manager["name"].as_str().unwrap();
+    let routes = &manager["config_discovery"]["default_config"]["route_config"]["virtual_hosts"][0]["routes"];
+    assert_eq!(routes[0]["route"]["cluster"], "outbound|9090||orders.shop.svc.cluster.local");
+    assert_eq!(keeper["filters"][0]["typed_config"]["rds"]["route_config_name"], name);
+    assert_ne!(keeper["filters"][0]["name"], HCM, "istiod would unpack it, and patch it as its own");
+    let names = |kind| compiled.snapshot.of(kind).map(|r| r.name.clone()).collect::<Vec<_>>();
+    assert!(names(ExtensionConfig).contains(&name.to_owned()));
+    assert_eq!(names(Route), ["meltemi.hcm.in.orders.shop.svc.cluster.local:9090.9090", name]);
+    // The limit of the service is counted where the server is, and comes with the routes: to connections that are open too.
+    let limited = |name: &&std::sync::Arc<crate::snapshot::Resource>| {
+        String::from_utf8_lossy(&name.any.value).contains("envoy.filters.http.local_ratelimit")
+    };
+    let limited: Vec<&str> = compiled.snapshot.of(Route).filter(limited).map(|r| r.name.as_str()).collect();
+    assert_eq!(limited, ["meltemi.hcm.in.orders.shop.svc.cluster.local:9090.9090"]);
+    let managers =
+        |compiled: &Compiled| compiled.snapshot.of(ExtensionConfig).map(|r| r.version.clone()).collect::<Vec<_>>();
+    let without = self::compiled(&service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}"));
+    assert_eq!(managers(&compiled), managers(&without), "limits change no manager");
+    let inbound = object(&compiled, "meltemi-in-orders-9090");
+    assert!(patches(inbound).contains(&"FILTER_CHAIN ADD virtualInbound".to_owned()), "{:?}", patches(inbound));
+    assert!(compiled.desired.iter().any(|desired| desired.name == "meltemi-xds"));
+}
+
+#[test]
+fn a_connection_mode_port_has_the_relay_and_a_tcp_proxy_that_waits_for_it() {
+    let yaml = service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}")
+        .replace("namespace: shop}", "namespace: shop, annotations: {meltemi.dev/mode.9090: connection}}");
+    let compiled = compiled(&yaml);
+    let client = object(&compiled, "meltemi-out-shop-orders-9090");
+    assert_eq!(patches(client), ["LISTENER MERGE 10.96.0.11_9090"]);
+    let [chain] = &chains(client, 0)[..] else { panic!("{:?}", chains(client, 0)) };
+    let names: Vec<&str> =
+        chain["filters"].as_array().unwrap().iter().filter_map(|filter| filter["name"].as_str()).collect();
+    let host = "orders.shop.svc.cluster.local:9090";
+    assert_eq!(names, [format!("meltemi.relay.out.{host}"), format!("meltemi.proxy.out.{host}")]);
+    let mut served: Vec<_> = compiled.snapshot.of(ExtensionConfig).map(|resource| resource.name.clone()).collect();
+    served.sort();
+    assert_eq!(served, [names[1], names[0]]);
+    let model = model(&yaml);
+    let xds = XdsService { host: "meltemi.meltemi-system.svc".to_owned(), port: 18000, tls: None };
+    let telemetry = Telemetry { istio: true, access_log: None };
+    let counted = compile(&model, &facts(), &Options { xds: Some(xds), telemetry, ..Options::default() });
+    let chain = &chains(object(&counted, "meltemi-out-shop-orders-9090"), 0)[0];
+    assert_eq!(chain["filters"][0]["name"], "istio.stats", "no manager counts there");
+}
+
+/// `name: vm`, with one port of the tcp shape.
+fn entry(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  \
+         hosts: [{name}.test]\n  resolution: STATIC\n  addresses: [{spec}]\n  ports: [{{name: tcp-metaprotocol-thrift, \
+         number: 9090, protocol: TCP}}]\n---\n"
+    )
+}
+
+/// Which listener has our chain, and for which ranges of addresses.
+fn places(compiled: &Compiled, name: &str) -> Vec<(String, Value)> {
+    let client = object(compiled, &format!("meltemi-out-shop-{name}-9090"));
+    let merged = patches(client).into_iter().enumerate();
+    let of = |(index, text): (usize, String)| {
+        let listener = text.strip_prefix("LISTENER MERGE ")?.to_owned();
+        Some((listener, chains(client, index)[0]["filter_chain_match"]["prefix_ranges"].clone()))
+    };
+    merged.filter_map(of).collect()
+}
+
+#[test]
+fn a_range_of_addresses_takes_no_others_in_the_listener_of_no_address() {
+    let compiled = compiled(&(entry("vm", "10.1.0.1, 10.2.0.0/16, 'fd00::/64'") + &entry("other", "10.3.0.0/16")));
+    let range = |ip: &str, bits: u8| json!({"address_prefix": ip, "prefix_len": bits});
+    assert_eq!(
+        places(&compiled, "vm"),
+        [
+            ("10.1.0.1_9090".to_owned(), Value::Null),
+            ("0.0.0.0_9090".to_owned(), json!([range("10.2.0.0", 16), range("fd00::", 64)])),
+        ]
+    );
+    assert_eq!(places(&compiled, "other"), [("0.0.0.0_9090".to_owned(), json!([range("10.3.0.0", 16)]))]);
+}
+
+#[test]
+fn no_two_chains_of_a_listener_match_the_same() {
+    let compiled = compiled(&(entry("a", "") + &entry("b", "") + &entry("c", "10.3.0.0/16")));
+    let taken = |name| places(&compiled, name).len();
+    assert_eq!((taken("a"), taken("b"), taken("c")), (1, 0, 1), "Envoy would refuse the listener");
+}
