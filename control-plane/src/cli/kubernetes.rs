@@ -10,7 +10,7 @@ use super::{
     serve::{bind, terminated},
     sidecars::Sidecars,
 };
-use crate::{admin, kubernetes, store::Store, xds};
+use crate::{admin, compile::Code, istio::Options, kubernetes, store::Store, xds};
 
 /// Serving a cluster.
 #[derive(Debug, Args)]
@@ -41,12 +41,13 @@ impl Kubernetes {
         xds: SocketAddr,
         tls: Option<xds::tls::Settings>,
         admin: SocketAddr,
+        wasm: Option<Code>,
     ) -> anyhow::Result<()> {
         if self.xds_service.is_some() && self.sidecars.tls() != tls.is_some() {
             let (we, they) = if tls.is_some() { ("TLS", "plain text") } else { ("plain text", "TLS") };
             bail!("the xDS server would speak {we}, and sidecars {they}: --xds-cert and --xds-service-tls go together");
         }
-        let istio = self.sidecars.options(self.xds_service)?;
+        let istio = Options { wasm, ..self.sidecars.options(self.xds_service)? };
         let store = Store::new();
         let client = kubernetes::client(self.kubeconfig.as_deref()).await.context("cannot reach the cluster")?;
         let (xds_listener, admin_listener) = (bind(xds, "xDS").await?, bind(admin, "the admin endpoint").await?);

@@ -37,6 +37,7 @@ const LOOKS: usize = 3;
   meltemi serve --config /etc/meltemi --xds 0.0.0.0:18000 --xds-cert tls.crt --xds-key tls.key --xds-client-ca ca.crt
   meltemi serve --config ./config --wasm /usr/lib/meltemi/meltemi.wasm
   meltemi serve --kubernetes --xds 0.0.0.0:18000 --admin 0.0.0.0:18080
+  meltemi serve --kubernetes --xds 0.0.0.0:18000 --wasm oci://registry.internal/meltemi-wasm:0.1.0
   meltemi serve --kubernetes --kubeconfig ~/.kube/config")]
 pub struct Serve {
     /// Folder with ServiceEntry, DestinationRule, Service, EndpointSlice, MetaRouter and ApplicationProtocol objects.
@@ -83,13 +84,10 @@ impl Serve {
 
     async fn serve(self) -> anyhow::Result<()> {
         let tls = self.tls.settings();
-        let host = self.wasm.host()?;
         let Some(config) = self.config else {
-            if host != Host::Module {
-                anyhow::bail!("--wasm is for Envoys without Istio: it needs --config");
-            }
-            return self.kubernetes.serve(self.xds, tls, self.admin).await;
+            return self.kubernetes.serve(self.xds, tls, self.admin, self.wasm.code()?).await;
         };
+        let host = self.wasm.host()?;
         if self.kubernetes.sidecars.given() {
             anyhow::bail!(
                 "--stock-envoy, --telemetry, --access-log and --xds-service-* are for sidecars: they need --kubernetes"

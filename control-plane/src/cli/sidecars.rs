@@ -75,7 +75,7 @@ impl Sidecars {
             if self.tls() {
                 bail!("--xds-service-tls needs --xds-service");
             }
-            return Ok(Options { stock_envoy: self.stock_envoy, xds: None, telemetry });
+            return Ok(Options { stock_envoy: self.stock_envoy, telemetry, ..Options::default() });
         };
         let tls = match (self.xds_service_tls, &self.xds_service_ca) {
             (Trust::None, _) => None,
@@ -89,7 +89,8 @@ impl Sidecars {
                 Some(ServiceTls { root: Root::Pem(pem), san: san.unwrap_or_else(|| host.clone()) })
             }
         };
-        Ok(Options { stock_envoy: self.stock_envoy, xds: Some(XdsService { host, port, tls }), telemetry })
+        let xds = Some(XdsService { host, port, tls });
+        Ok(Options { stock_envoy: self.stock_envoy, xds, telemetry, ..Options::default() })
     }
 }
 

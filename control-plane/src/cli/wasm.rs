@@ -4,10 +4,15 @@ use http::Uri;
 
 use crate::compile::{Code, Host};
 
+const IMAGE: &str = "oci://";
+
 /// The filters in Wasm.
 #[derive(Debug, Default, Args)]
+#[group(id = "plugins", multiple = true)]
 pub(super) struct Wasm {
-    /// Run the filters in Wasm, for Envoys that may not load the module: file or URL of the `.wasm`, as Envoys find it.
+    /// Run the filters in Wasm, for Envoys that may not load the module: file or URL of the `.wasm`, as Envoys find it. In a
+    /// mesh: in workloads with the label meltemi.dev/wasm=1 whose proxies are older than Istio 1.31, on ports named
+    /// tcp-metaprotocol-*; an image of a registry (oci://registry/name:tag) does as well.
     #[arg(long, value_name = "FILE|URL")]
     wasm: Option<String>,
     /// SHA-256 of what the URL gives, in hexadecimal digits (`sha256sum meltemi.wasm`).
@@ -16,21 +21,37 @@ pub(super) struct Wasm {
 }
 
 impl Wasm {
-    /// What runs the filters.
-    pub(super) fn host(self) -> anyhow::Result<Host> {
-        let Some(place) = self.wasm else { return Ok(Host::Module) };
+    /// What runs the filters of a standalone Envoy.
+    pub(super) fn host(&self) -> anyhow::Result<Host> {
+        match self.code()? {
+            None => Ok(Host::Module),
+            Some(Code::Image(image)) => bail!("--wasm {image}: only Istio's agents fetch images; give a file or a URL"),
+            Some(code) => Ok(Host::Wasm(code)),
+        }
+    }
+
+    /// The code, if any is given.
+    pub(super) fn code(&self) -> anyhow::Result<Option<Code>> {
+        let Some(place) = self.wasm.clone() else { return Ok(None) };
         if place.is_empty() {
             bail!("--wasm: neither a file nor a URL");
         }
+        let image = place.get(..IMAGE.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(IMAGE));
+        if image {
+            if self.wasm_sha256.is_some() {
+                bail!("--wasm {place}: an image has its hash in its name, as in oci://registry/name@sha256:...");
+            }
+            return Ok(Some(Code::Image(place)));
+        }
         let lower = place.to_ascii_lowercase();
         let scheme = ["http://", "https://"].into_iter().find(|scheme| lower.starts_with(scheme));
-        let code = match (scheme, self.wasm_sha256) {
+        let code = match (scheme, self.wasm_sha256.clone()) {
             (None, None) => Code::File(place),
             (None, Some(_)) => bail!("--wasm-sha256: only code that is fetched from a URL is compared with it"),
             (Some(_), None) => bail!("--wasm {place}: Envoy takes code from a URL only with its --wasm-sha256"),
             (Some(scheme), Some(sha256)) => remote(place, scheme == "https://", sha256)?,
         };
-        Ok(Host::Wasm(code))
+        Ok(Some(code))
     }
 }
 
@@ -73,12 +94,23 @@ mod tests {
     }
 
     #[test]
+    fn a_mesh_takes_images() {
+        let wasm = |place: &str, sha256: Option<&str>| {
+            Wasm { wasm: Some(place.to_owned()), wasm_sha256: sha256.map(str::to_owned) }.code()
+        };
+        assert_eq!(wasm("oci://a/b:1", None).unwrap(), Some(Code::Image("oci://a/b:1".to_owned())));
+        assert!(wasm("oci://a/b:1", Some(&"0".repeat(64))).unwrap_err().to_string().contains("@sha256:"));
+        assert_eq!(Wasm::default().code().unwrap(), None);
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         let wrong = |wasm, sha256| host(Some(wasm), sha256).unwrap_err().to_string();
         assert!(wrong("http://a/m.wasm", None).contains("--wasm-sha256"));
         assert!(wrong("http://a/m.wasm", Some("12")).contains("64 hexadecimal"));
         assert!(wrong("/m.wasm", Some("12")).contains("only code"));
         assert!(wrong("", None).contains("neither"));
+        assert!(wrong("oci://a/b:1", None).contains("only Istio's agents"));
         let sum = "0".repeat(64);
         assert!(wrong("http:///m.wasm", Some(&sum)).starts_with("--wasm http:///m.wasm"));
         assert!(wrong("http://a:99999/m.wasm", Some(&sum)).contains("99999"));

@@ -91,7 +91,7 @@ pub(super) fn endpoint(cluster: &str, endpoint: &PortEndpoint) -> LbEndpoint {
 fn internal(cluster: &str, id: String) -> HostIdentifier {
     let address = EnvoyInternalAddress {
         endpoint_id: id,
-        address_name_specifier: Some(AddressNameSpecifier::ServerListenerName(listener_name(cluster))),
+        address_name_specifier: Some(AddressNameSpecifier::ServerListenerName(name(cluster))),
     };
     HostIdentifier::Endpoint(Endpoint {
         address: Some(Address { address: Some(address::Address::EnvoyInternalAddress(address)) }),
@@ -99,8 +99,29 @@ fn internal(cluster: &str, id: String) -> HostIdentifier {
     })
 }
 
-fn listener_name(cluster: &str) -> String {
+/// Name of the internal listener before a cluster and, in a mesh, where the cluster is istiod's, of the cluster that leads
+/// there.
+pub(crate) fn name(cluster: &str) -> String {
     format!("hop|{cluster}")
+}
+
+/// Makes routes lead to the hops before their clusters.
+pub(super) fn lead_through(routes: &mut RouteConfiguration) {
+    let actions =
+        routes.virtual_hosts.iter_mut().flat_map(|host| &mut host.routes).filter_map(|route| match &mut route.action {
+            Some(Action::Route(action)) => Some(action),
+            _ => None,
+        });
+    for action in actions {
+        match &mut action.cluster_specifier {
+            Some(ClusterSpecifier::Cluster(cluster)) => *cluster = name(cluster),
+            Some(ClusterSpecifier::WeightedClusters(weighted)) => {
+                weighted.clusters.iter_mut().for_each(|cluster| cluster.name = name(&cluster.name));
+            }
+            _ => {}
+        }
+        action.request_mirror_policies.iter_mut().for_each(|mirror| mirror.cluster = name(&mirror.cluster));
+    }
 }
 
 fn server_name(cluster: &str) -> String {
@@ -163,7 +184,7 @@ fn socket() -> TransportSocket {
 fn add_listener(cluster: &str, server: &str, config: &OutletConfig, output: &mut Output) {
     let outlet = format!("outlet|{cluster}");
     listener::add_filter(&outlet, "outlet", config, output);
-    let name = listener_name(cluster);
+    let name = name(cluster);
     let manager = manager(&name, server);
     let listener = Listener {
         name: name.clone(),

@@ -39,15 +39,15 @@ use super::{
 };
 
 /// Cluster from which Envoys fetch the code.
-const CODE_CLUSTER: &str = "meltemi_wasm";
-const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const CODE_CLUSTER: &str = "meltemi_wasm";
+pub(crate) const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Until a VM that has died is made anew, at first; Envoy doubles it.
-const RELOAD: Duration = Duration::from_secs(1);
+pub(crate) const RELOAD: Duration = Duration::from_secs(1);
 
 const UNREAD: Duration = Duration::from_secs(60);
 
 /// Bytes that an inlet may have in flight: a frame, and as much again.
-const WIDE: u32 = 2 * MOST_FRAME_BYTES;
+pub(crate) const WIDE: u32 = 2 * MOST_FRAME_BYTES;
 
 /// What runs our filters in an Envoy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,6 +77,20 @@ pub enum Code {
         /// SHA-256 of the code, in hexadecimal digits.
         sha256: String,
     },
+    /// An image of a registry, as `oci://registry/name:tag` or `oci://registry/name@sha256:digest`, which Istio's agents
+    /// fetch. Envoys by themselves do not know such.
+    Image(String),
+}
+
+impl Code {
+    /// Where it comes from and its SHA-256, if it is fetched.
+    pub(crate) fn fetched(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::File(_) => None,
+            Self::Remote { url, sha256, .. } => Some((url, sha256)),
+            Self::Image(reference) => Some((reference, "")),
+        }
+    }
 }
 
 impl Host {
@@ -174,19 +188,21 @@ fn plugin<T: Serialize>(name: &str, filter: &str, config: &T, code: &Code) -> Pl
 }
 
 fn source(code: &Code) -> async_data_source::Specifier {
+    let remote = |(uri, sha256): (&str, &str)| RemoteDataSource {
+        http_uri: Some(HttpUri {
+            uri: uri.to_owned(),
+            timeout: span(FETCH_TIMEOUT),
+            http_upstream_type: Some(HttpUpstreamType::Cluster(CODE_CLUSTER.to_owned())),
+        }),
+        sha256: sha256.to_owned(),
+        ..RemoteDataSource::default()
+    };
     match code {
         Code::File(path) => async_data_source::Specifier::Local(DataSource {
             specifier: Some(Specifier::Filename(path.clone())),
             ..DataSource::default()
         }),
-        Code::Remote { url, sha256, .. } => async_data_source::Specifier::Remote(RemoteDataSource {
-            http_uri: Some(HttpUri {
-                uri: url.clone(),
-                timeout: span(FETCH_TIMEOUT),
-                http_upstream_type: Some(HttpUpstreamType::Cluster(CODE_CLUSTER.to_owned())),
-            }),
-            sha256: sha256.clone(),
-            ..RemoteDataSource::default()
-        }),
+        Code::Remote { url, sha256, .. } => async_data_source::Specifier::Remote(remote((url, sha256))),
+        Code::Image(reference) => async_data_source::Specifier::Remote(remote((reference, ""))),
     }
 }

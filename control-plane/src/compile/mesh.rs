@@ -20,8 +20,10 @@ use envoy_types::pb::envoy::{
     extensions::filters::network::http_connection_manager::v3::{Rds, http_connection_manager::RouteSpecifier},
 };
 
+use meltemi_engine::relay::RelayConfig;
+
 use super::{
-    Host, Output,
+    Host, Output, hop,
     limits::{self, Limits},
     listener,
     packing::span,
@@ -41,13 +43,21 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const XDS_CLUSTER: &str = "meltemi_xds";
 
 /// The HCM of a client's sidecar.
-pub(crate) fn outbound_name(host: &str, port: u16) -> String {
-    format!("meltemi.hcm.out.{host}:{port}")
+pub(crate) fn outbound_name(runner: &Host, host: &str, port: u16) -> String {
+    format!("{}.out.{host}:{port}", prefix(runner))
 }
 
 /// The HCM of a server's sidecar.
-pub(crate) fn inbound_name(host: &str, port: u16, target: u16) -> String {
-    format!("meltemi.hcm.in.{host}:{port}.{target}")
+pub(crate) fn inbound_name(runner: &Host, host: &str, port: u16, target: u16) -> String {
+    format!("{}.in.{host}:{port}.{target}", prefix(runner))
+}
+
+/// Routes of plugins lead to other clusters than those of the module.
+const fn prefix(runner: &Host) -> &'static str {
+    match runner {
+        Host::Module => "meltemi.hcm",
+        Host::Wasm(_) => "meltemi.wasm.hcm",
+    }
 }
 
 /// The relay of a client's sidecar.
@@ -65,10 +75,11 @@ pub(crate) fn inbound_cluster(target: u16) -> String {
     format!("inbound|{target}||")
 }
 
-/// Adds the HCMs of a port in request mode, and their routes.
+/// Adds the HCMs of a port in request mode, and their routes, for sidecars that run our filters so.
 pub(crate) fn managers(
     port: &Port,
     targets: &BTreeSet<u16>,
+    runner: &Host,
     services: &Services<'_>,
     telemetry: &Telemetry,
     snapshot: &mut Snapshot,
@@ -80,21 +91,25 @@ pub(crate) fn managers(
         for host in &mut routes.virtual_hosts {
             host.typed_per_filter_config = limits.of_host();
         }
+        if runner != &Host::Module {
+            hop::lead_through(&mut routes);
+        }
         output.add(TypeUrl::Route, name, &routes);
         let mut manager = listener::manager(name, port, Some(limits::idle_filter()), limits.global_filter());
         let rds = Rds { config_source: Some(ours()), route_config_name: name.to_owned() };
         manager.route_specifier = Some(RouteSpecifier::Rds(rds));
+        runner.adapt(&mut manager);
         telemetry.add_to(&mut manager, side);
         output.add(TypeUrl::ExtensionConfig, name, &super::packing::extension(name, &manager));
     };
     let router = services.router_of(&port.host);
-    let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new(), host: Host::Module };
+    let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new(), host: runner.clone() };
     let (client, server) = Limits::new(router, protocol, services, problems).of_sides();
-    let name = outbound_name(&port.host, port.number);
+    let name = outbound_name(runner, &port.host, port.number);
     let routes = routes::configuration(&name, port, protocol, router, &client, services, problems);
     add(Side::Client, &name, &client, routes, &mut output);
     for target in targets {
-        let name = inbound_name(&port.host, port.number, *target);
+        let name = inbound_name(runner, &port.host, port.number, *target);
         let action = RouteAction {
             cluster_specifier: Some(ClusterSpecifier::Cluster(inbound_cluster(*target))),
             timeout: span(Duration::ZERO),
@@ -115,24 +130,29 @@ pub(crate) fn managers(
     *snapshot = output.snapshot;
 }
 
-/// Adds the relay of a port in connection mode, and the `tcp_proxy` behind it.
+/// Adds the `tcp_proxy` of a port in connection mode and, for the module, the relay before it. Gives what the relay is told:
+/// code in Wasm is fetched by Istio's agent, which sees what istiod serves, and not what we do.
 pub(crate) fn relay(
     port: &Port,
+    runner: &Host,
     services: &Services<'_>,
     telemetry: &Telemetry,
     snapshot: &mut Snapshot,
     problems: &mut Vec<Problem>,
-) {
-    let Some(protocol) = &port.protocol else { return };
+) -> Option<RelayConfig> {
+    let protocol = port.protocol.as_ref()?;
     let name = format!("{}:{}", port.host, port.number);
     let (config, mut proxy) =
         router::filters(&name, port, protocol, services.router_of(&port.host), services, problems);
-    let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new(), host: Host::Module };
-    listener::add_filter(&relay_name(&port.host, port.number), "relay", &config, &mut output);
+    let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new(), host: runner.clone() };
+    if runner == &Host::Module {
+        listener::add_filter(&relay_name(&port.host, port.number), "relay", &config, &mut output);
+    }
     telemetry.add_to_proxy(&mut proxy);
     let name = proxy_name(&port.host, port.number);
     output.add(TypeUrl::ExtensionConfig, &name, &super::packing::extension(&name, &proxy));
     *snapshot = output.snapshot;
+    Some(config)
 }
 
 /// Our xDS server. Envoy has one subscription for one name at equal sources, and the listener has one from its beginning

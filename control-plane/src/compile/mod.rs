@@ -3,8 +3,8 @@
 
 mod cluster;
 mod hash;
-mod hop;
-mod host;
+pub(crate) mod hop;
+pub(crate) mod host;
 mod limits;
 mod listener;
 mod matcher;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    Compiled, Facts, Workload,
+    Compiled, Facts, Options, Workload,
     pods::Pods,
     ports::{MeshPort, Shape},
 };
@@ -17,13 +17,14 @@ pub(super) fn add(
     services: &Services<'_>,
     facts: &Facts,
     pods: &Pods<'_>,
+    options: &Options,
     output: &mut Compiled,
 ) {
     let policies: Vec<_> = facts.others("AuthorizationPolicy").collect();
     for port in ports {
         no_address(port, output);
         let behind = pods.behind(port.namespace, port.selector);
-        without_module(port, &behind, output);
+        without_module(port, &behind, options, output);
         output.problems.extend(policies.iter().filter_map(|policy| tcp_policy(port, policy, facts, &behind)));
     }
     for service in facts.others("VirtualService") {
@@ -52,8 +53,9 @@ fn no_address(port: &MeshPort<'_>, output: &mut Compiled) {
     }
 }
 
-fn without_module(port: &MeshPort<'_>, behind: &[&Workload], output: &mut Compiled) {
-    let without: Vec<&str> = behind.iter().filter(|pod| !pod.has_module()).map(|pod| pod.name.as_str()).collect();
+fn without_module(port: &MeshPort<'_>, behind: &[&Workload], options: &Options, output: &mut Compiled) {
+    let without = behind.iter().filter(|pod| !port.is_taken_by(pod, options));
+    let without: Vec<&str> = without.map(|pod| pod.name.as_str()).collect();
     if !without.is_empty() {
         let reason = format!(
             "port {}: {} of its pods have no module and see plain TCP: no policies or telemetry by request there ({})",

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::MODULE_LABEL;
+use super::{MODULE_LABEL, WASM_LABEL};
 use crate::model::Object;
 
 /// What we must know of a cluster beside the model.
@@ -52,6 +52,11 @@ impl Workload {
     /// Its sidecar has the module.
     pub fn has_module(&self) -> bool {
         self.labels.get(MODULE_LABEL.0).is_some_and(|generation| generation == MODULE_LABEL.1)
+    }
+
+    /// Its sidecar may run our filters in Wasm.
+    pub fn has_wasm(&self) -> bool {
+        self.labels.get(WASM_LABEL.0).is_some_and(|generation| generation == WASM_LABEL.1)
     }
 
     /// A service of this namespace with this selector, which is not empty, has it as an endpoint.

@@ -15,18 +15,21 @@ mod check;
 mod desired;
 mod facts;
 mod gateway;
+mod hop;
+mod manager;
 mod native;
 mod patch;
 mod pods;
 mod port_numbers;
 mod ports;
+mod runner;
 mod tcp;
 #[cfg(test)]
 mod tests;
 mod virtual_service;
 mod xds;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -36,9 +39,9 @@ pub use self::{
     facts::{Facts, LOOKED_AT, Workload},
     xds::{Root, ServiceTls, XdsService},
 };
-use self::{pods::Pods, port_numbers::PortNumbers, ports::Shape};
+use self::{pods::Pods, port_numbers::PortNumbers, ports::Shape, tcp::Tcp};
 use crate::{
-    compile::{Services, Telemetry},
+    compile::{Code, Host, Services, Telemetry},
     model::Model,
     problem::Problem,
     snapshot::Snapshot,
@@ -46,6 +49,9 @@ use crate::{
 
 /// Label of workloads that carry the module: the generation of its configuration schema.
 pub const MODULE_LABEL: (&str, &str) = ("meltemi.dev/module", "1");
+
+/// Label of workloads whose sidecars may run our filters in Wasm, if they know no modules: likewise.
+pub const WASM_LABEL: (&str, &str) = ("meltemi.dev/wasm", "1");
 
 /// Label of all that we write.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "meltemi");
@@ -59,6 +65,15 @@ pub struct Options {
     pub xds: Option<XdsService>,
     /// What proxies tell of calls in the `tcp` shape.
     pub telemetry: Telemetry,
+    /// Where proxies that know no modules find our filters in Wasm; without it they stay as they are.
+    pub wasm: Option<Code>,
+}
+
+impl Options {
+    /// What runs our filters in the mesh.
+    fn runners(&self) -> impl Iterator<Item = Host> {
+        std::iter::once(Host::Module).chain(self.wasm.clone().map(Host::Wasm))
+    }
 }
 
 /// What a model becomes.
@@ -113,9 +128,11 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
         .map(|(port, name)| (port, DesiredKind::EnvoyFilter.display(&facts.root_namespace, name)))
         .collect();
     let pods = Pods::new(&facts.workloads);
-    let mut taken = tcp::Taken::default();
+    let mut runners: Vec<Tcp<'_>> =
+        options.runners().map(|runner| Tcp::new(runner, &services, facts, &options.telemetry)).collect();
+    let led_to = if options.wasm.is_some() { tcp::led_to(&ports, &services) } else { HashSet::new() };
     for port in &ports {
-        let mut planned = port.planned(&pods);
+        let mut planned = port.planned(&pods, options);
         if port.shape == Shape::Tcp && options.xds.is_none() {
             planned.notes.push("the tcp shape needs the address of our xDS server (--xds-service)".to_owned());
             output.plan.push(planned);
@@ -123,8 +140,13 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
         }
         let before = output.desired.len();
         match port.shape {
-            Shape::Native | Shape::Http => native::add(port, facts, &mut output),
-            Shape::Tcp => tcp::add(port, &services, facts, &options.telemetry, &mut taken, &mut output),
+            Shape::Native | Shape::Http => {
+                native::add(port, facts, &mut output);
+                if led_to.contains(port.host) {
+                    runners.iter().for_each(|runner| runner.add_way(port, &mut output));
+                }
+            }
+            Shape::Tcp => runners.iter_mut().for_each(|runner| runner.add(port, &mut output)),
         }
         let own = output.desired.iter().skip(before).map(Desired::display);
         planned.objects = shared.get(&port.key()).cloned().into_iter().chain(own).collect();
@@ -132,13 +154,13 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
     }
     output.desired.extend(numbers.objects(facts, options));
     gateway::add(model, &services, facts, options, &mut output);
-    check::add(&ports, &services, facts, &pods, &mut output);
+    check::add(&ports, &services, facts, &pods, options, &mut output);
     astray::add(&ports, &services, facts, &mut output);
     virtual_service::add(model, &services, &ports, &mut output);
     if ports.iter().any(|port| port.shape == Shape::Tcp)
         && let Some(xds) = &options.xds
     {
-        output.desired.push(xds::cluster(xds, facts));
+        output.desired.extend(options.runners().map(|runner| xds::cluster(&runner, xds, facts)));
     }
     output
 }

@@ -11,6 +11,7 @@ use super::{
     patch::{self, HCM, Listeners, Place, Side},
     ports::{MeshPort, Shape},
 };
+use crate::compile::Host;
 
 /// What a server's sidecar is told of a connection: both names of HTTP that Istio's inbound chains know.
 const INBOUND_PROTOCOLS: [&str; 2] = ["istio-http/1.1", "h2c"];
@@ -26,7 +27,7 @@ pub(super) fn add(port: &MeshPort<'_>, facts: &Facts, output: &mut Compiled) {
         patches.push(bridge(port));
         // For callers in all namespaces; an owner in another namespace would be none.
         let owner = (port.namespace == facts.root_namespace).then_some(port.origin);
-        let name = port.filter_name(Side::Client);
+        let name = port.filter_name(&Host::Module, Side::Client);
         output.desired.push(patch::envoy_filter(&facts.root_namespace, name, owner, &BTreeMap::new(), patches));
     }
     if !port.selector.is_empty() {
@@ -42,13 +43,13 @@ pub(super) fn bridge(port: &MeshPort<'_>) -> Value {
 
 /// In a listener with connections to others: only those to the service are touched.
 fn in_others_listener(port: &MeshPort<'_>) -> Vec<Value> {
-    let inlet_name = port.extension_name("inlet", Side::Client);
-    let declare_name = port.extension_name("declare", Side::Client);
+    let inlet_name = port.extension_name(&Host::Module, "inlet", Side::Client);
+    let declare_name = port.extension_name(&Host::Module, "declare", Side::Client);
     let mut patches = Vec::new();
     for listener in port.listeners() {
         let place = Place::outbound(Listeners::Named(&listener));
         patches.push(patch::declare(&place, &declare_name));
-        patches.push(patch::insert(&place, HCM, &inlet_name, true));
+        patches.push(patch::insert(&place, HCM, patch::network_filter(&Host::Module, &inlet_name, true)));
     }
     let config = InletConfig { destinations: port.destinations(), ..inlet(port) };
     patches.push(patch::inlet(&inlet_name, &config));
@@ -67,12 +68,12 @@ pub(super) fn declaration(destinations: &[Destination]) -> DeclareConfig {
 }
 
 fn server(port: &MeshPort<'_>, output: &mut Compiled) {
-    let inlet_name = port.extension_name("inlet", Side::Server);
+    let inlet_name = port.extension_name(&Host::Module, "inlet", Side::Server);
     let mut patches = Vec::new();
     if port.shape == Shape::Native {
         let place = Place { side: Side::Server, listeners: Listeners::Named(INBOUND), destination_port: None };
         let of = |target: &u16| Destination { address: None, port: *target, authority: None };
-        let name = port.extension_name("declare", Side::Server);
+        let name = port.extension_name(&Host::Module, "declare", Side::Server);
         patches.push(patch::declare(&place, &name));
         let declare = DeclareConfig {
             version: VERSION,
@@ -83,12 +84,12 @@ fn server(port: &MeshPort<'_>, output: &mut Compiled) {
     }
     for target in &port.targets {
         let place = Place { side: Side::Server, listeners: Listeners::Named(INBOUND), destination_port: Some(*target) };
-        patches.push(patch::insert(&place, HCM, &inlet_name, false));
+        patches.push(patch::insert(&place, HCM, patch::network_filter(&Host::Module, &inlet_name, false)));
         patches.push(patch::bridge(Side::Server, json!({"portNumber": target}), &outlet(port)));
     }
     let config = InletConfig { authority: Some(port.authority()), ..inlet(port) };
     patches.push(patch::inlet(&inlet_name, &config));
-    let name = port.filter_name(Side::Server);
+    let name = port.filter_name(&Host::Module, Side::Server);
     output.desired.push(patch::envoy_filter(port.namespace, name, Some(port.origin), port.selector, patches));
 }
 

@@ -7,24 +7,26 @@ use meltemi_engine::config::{DeclareConfig, InletConfig, OutletConfig};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Desired, DesiredKind, MODULE_LABEL};
-use crate::{compile::MODULE, problem::Origin};
+use super::{
+    Desired, DesiredKind,
+    runner::{module, module_filter, string},
+};
+use crate::{compile::Host, problem::Origin};
 
 pub(super) use crate::compile::Side;
-
-/// Istio has dynamic modules since 1.31.
-const PROXY_VERSION: &str = r"^1\.(3[1-9]|[4-9][0-9])|^[2-9]\.";
 
 pub(super) const HCM: &str = "envoy.filters.network.http_connection_manager";
 pub(super) const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
 const LISTENER_FILTER: &str =
     "type.googleapis.com/envoy.extensions.filters.listener.dynamic_modules.v3.DynamicModuleListenerFilter";
-const NETWORK_FILTER: &str =
-    "type.googleapis.com/envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter";
+/// The type of [`HCM`].
+pub(super) const HCM_TYPE: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const HTTP_INSPECTOR: &str = "envoy.filters.listener.http_inspector";
 
 /// Finds out once more where a connection was meant to go.
-const ORIGINAL_DST: &str = "type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
+pub(super) const ORIGINAL_DST: &str =
+    "type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
 /// Without rules it lets everybody in.
 const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC";
 
@@ -84,6 +86,9 @@ impl<'p> Place<'p> {
     }
 }
 
+/// Of what is added.
+const NOWHERE: (&str, Value) = ("", Value::Null);
+
 /// A patch of sidecars' configuration.
 fn patch(apply_to: &str, side: Side, place: (&str, Value), operation: &str, value: Value) -> Value {
     patch_in(side.context(), apply_to, place, operation, value)
@@ -91,8 +96,10 @@ fn patch(apply_to: &str, side: Side, place: (&str, Value), operation: &str, valu
 
 /// A patch in one of Istio's contexts.
 pub(super) fn patch_in(context: &str, apply_to: &str, place: (&str, Value), operation: &str, value: Value) -> Value {
-    let mut of = json!({"context": context, "proxy": {"proxyVersion": PROXY_VERSION}});
-    of[place.0] = place.1;
+    let mut of = json!({"context": context});
+    if !place.1.is_null() {
+        of[place.0] = place.1;
+    }
     let mut what = json!({"operation": operation});
     if !value.is_null() {
         what["value"] = value;
@@ -130,15 +137,15 @@ fn discovered(name: &str, kind: &str, instead: Option<Value>) -> Value {
     json!({"name": name, "config_discovery": discovery})
 }
 
-/// The inlet in front of `before`. `shared`: connections to other services come by as well.
-pub(super) fn insert(place: &Place<'_>, before: &str, name: &str, shared: bool) -> Value {
+/// An inlet, as [`network_filter`] makes it, in front of `before`.
+pub(super) fn insert(place: &Place<'_>, before: &str, inlet: Value) -> Value {
     let chain = place.listener(json!({"filter": {"name": before}}));
-    patch("NETWORK_FILTER", place.side, ("listener", chain), "INSERT_BEFORE", network_filter(name, shared))
+    patch("NETWORK_FILTER", place.side, ("listener", chain), "INSERT_BEFORE", inlet)
 }
 
 /// One of our network filters that our own xDS server configures.
 pub(super) fn relay(name: &str) -> Value {
-    served(name, NETWORK_FILTER)
+    served(name, Host::Module.network_type())
 }
 
 /// A filter of this type that our own xDS server configures.
@@ -147,8 +154,9 @@ pub(super) fn served(name: &str, kind: &str) -> Value {
 }
 
 /// A network filter that istiod serves by ECDS.
-pub(super) fn network_filter(name: &str, shared: bool) -> Value {
-    discovered(name, NETWORK_FILTER, shared.then(|| json!({"@type": RBAC, "stat_prefix": "meltemi_absent"})))
+pub(super) fn network_filter(runner: &Host, name: &str, shared: bool) -> Value {
+    let instead = shared.then(|| json!({"@type": RBAC, "stat_prefix": "meltemi_absent"}));
+    discovered(name, runner.network_type(), instead)
 }
 
 /// Another filter in the place of `tcp_proxy`.
@@ -188,55 +196,43 @@ pub(super) fn upstream(config: &OutletConfig) -> Value {
             "@type": "type.googleapis.com/envoy.extensions.upstreams.http.dynamic_modules.v3.Config",
             "dynamic_module_config": module(),
             "bridge_name": "outlet",
-            "bridge_config": config_of(config),
+            "bridge_config": string(config),
         },
     }})
 }
 
 /// The configuration of an inlet, for istiod to serve by ECDS. Names are global to a proxy.
 pub(super) fn inlet(name: &str, config: &InletConfig) -> Value {
-    ours(name, NETWORK_FILTER, "inlet", config)
+    network_extension(&Host::Module, name, "inlet", config)
+}
+
+/// The configuration of one of our network filters, likewise.
+pub(super) fn network_extension<T: Serialize>(runner: &Host, name: &str, filter: &str, config: &T) -> Value {
+    extension(name, runner.network_config(name, filter, config))
 }
 
 /// The configuration of `declare`, likewise.
 pub(super) fn declaration(name: &str, config: &DeclareConfig) -> Value {
-    ours(name, LISTENER_FILTER, "declare", config)
-}
-
-fn ours<T: Serialize>(name: &str, kind: &str, filter: &str, config: &T) -> Value {
-    let config = json!({
-        "@type": kind,
-        "dynamic_module_config": module(),
-        "filter_name": filter,
-        "filter_config": config_of(config),
-    });
-    extension(name, config)
+    extension(name, module_filter(LISTENER_FILTER, "declare", config))
 }
 
 fn extension(name: &str, config: Value) -> Value {
-    json!({
-        "applyTo": "EXTENSION_CONFIG",
-        "match": {"context": "ANY", "proxy": {"proxyVersion": PROXY_VERSION}},
-        "patch": {"operation": "ADD", "value": {"name": name, "typed_config": config}},
-    })
+    patch_in("ANY", "EXTENSION_CONFIG", NOWHERE, "ADD", json!({"name": name, "typed_config": config}))
 }
 
 /// A cluster of our own.
 pub(super) fn add_cluster(cluster: Value) -> Value {
-    json!({
-        "applyTo": "CLUSTER",
-        "match": {"context": "ANY", "proxy": {"proxyVersion": PROXY_VERSION}, "cluster": {}},
-        "patch": {"operation": "ADD", "value": cluster},
-    })
+    patch_in("ANY", "CLUSTER", ("cluster", json!({})), "ADD", cluster)
 }
 
-fn module() -> Value {
-    json!({"name": MODULE, "do_not_close": true})
+/// A cluster of our own, for one side.
+pub(super) fn add_cluster_of(side: Side, cluster: Value) -> Value {
+    patch("CLUSTER", side, ("cluster", json!({})), "ADD", cluster)
 }
 
-fn config_of<T: Serialize>(config: &T) -> Value {
-    let text = serde_json::to_string(config).unwrap_or_default();
-    json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": text})
+/// A listener of our own.
+pub(super) fn add_listener(side: Side, listener: Value) -> Value {
+    patch("LISTENER", side, NOWHERE, "ADD", listener)
 }
 
 /// An EnvoyFilter for workloads with the module that have these labels as well.
@@ -247,8 +243,24 @@ pub(super) fn envoy_filter(
     labels: &BTreeMap<String, String>,
     patches: Vec<Value>,
 ) -> Desired {
+    envoy_filter_of(&Host::Module, namespace, name, owner, labels, patches)
+}
+
+/// An EnvoyFilter for workloads that run our filters so and have these labels as well.
+pub(super) fn envoy_filter_of(
+    runner: &Host,
+    namespace: &str,
+    name: String,
+    owner: Option<&Origin>,
+    labels: &BTreeMap<String, String>,
+    mut patches: Vec<Value>,
+) -> Desired {
+    for patch in &mut patches {
+        patch["match"]["proxy"] = json!({"proxyVersion": runner.proxies()});
+    }
     let mut selector = labels.clone();
-    selector.insert(MODULE_LABEL.0.to_owned(), MODULE_LABEL.1.to_owned());
+    let (label, generation) = runner.label();
+    selector.insert(label.to_owned(), generation.to_owned());
     Desired {
         kind: DesiredKind::EnvoyFilter,
         namespace: namespace.to_owned(),

@@ -15,7 +15,10 @@ use super::{
     patch::{self, HCM, Listeners, Place},
     ports::{MeshPort, Shape},
 };
-use crate::{compile::Services, snapshot::version_of};
+use crate::{
+    compile::{Host, Services},
+    snapshot::version_of,
+};
 
 /// Bytes of an object, about: the API server takes no more than 1.5 MiB.
 const MOST_BYTES: usize = 700_000;
@@ -74,7 +77,8 @@ impl<'p> PortNumbers<'p> {
         let extension = |filter: &str| format!("meltemi.{filter}.out.{name}");
         let (inlet_name, declare_name) = (extension("inlet"), extension("declare"));
         let place = Place::outbound(Listeners::Port(number));
-        let mut patches = vec![patch::declare(&place, &declare_name), patch::insert(&place, HCM, &inlet_name, true)];
+        let inlet_filter = patch::network_filter(&Host::Module, &inlet_name, true);
+        let mut patches = vec![patch::declare(&place, &declare_name), patch::insert(&place, HCM, inlet_filter)];
         if !options.stock_envoy {
             patches.extend(self.without_alpn(number, ports));
         }

@@ -8,9 +8,9 @@ use std::{
 use meltemi_engine::config::Destination;
 use serde::Serialize;
 
-use super::{Compiled, Planned, patch::Side, pods::Pods};
+use super::{Compiled, Options, Planned, Workload, patch::Side, pods::Pods};
 use crate::{
-    compile::{CODEC_ANNOTATION, Port, Protocol, Services},
+    compile::{CODEC_ANNOTATION, Host, Port, Protocol, Services},
     model::{EndpointSlice, Metadata, Model, Object, Service, ServiceEntry, ServiceEntryPort, ServicePort, TargetPort},
     problem::Origin,
 };
@@ -110,23 +110,30 @@ impl MeshPort<'_> {
     }
 
     /// Name of the EnvoyFilter of one side.
-    pub(super) fn filter_name(&self, side: Side) -> String {
+    pub(super) fn filter_name(&self, runner: &Host, side: Side) -> String {
+        let runner = runner.word().replace('.', "-");
         match side {
-            Side::Client => format!("meltemi-out-{}-{}-{}", self.namespace, self.name, self.number),
-            Side::Server => format!("meltemi-in-{}-{}", self.name, self.number),
+            Side::Client => format!("meltemi-{runner}out-{}-{}-{}", self.namespace, self.name, self.number),
+            Side::Server => format!("meltemi-{runner}in-{}-{}", self.name, self.number),
         }
     }
 
     /// Name of a filter configuration, of which a proxy must not have two.
-    pub(super) fn extension_name(&self, filter: &str, side: Side) -> String {
-        format!("meltemi.{filter}.{}.{}.{}.{}", side.word(), self.namespace, self.name, self.number)
+    pub(super) fn extension_name(&self, runner: &Host, filter: &str, side: Side) -> String {
+        let runner = runner.word();
+        format!("meltemi.{runner}{filter}.{}.{}.{}.{}", side.word(), self.namespace, self.name, self.number)
+    }
+
+    /// The sidecar of a pod has our filters on this port.
+    pub(super) fn is_taken_by(&self, pod: &Workload, options: &Options) -> bool {
+        pod.has_module() || self.shape == Shape::Tcp && options.wasm.is_some() && pod.has_wasm()
     }
 
     /// What people are told of it; without the objects.
-    pub(super) fn planned(&self, pods: &Pods<'_>) -> Planned {
+    pub(super) fn planned(&self, pods: &Pods<'_>, options: &Options) -> Planned {
         let behind = pods.behind(self.namespace, self.selector).into_iter();
-        let (with, without): (Vec<_>, Vec<_>) = behind.partition(|pod| pod.has_module());
-        let names = |pods: Vec<&super::Workload>| pods.iter().map(|p| format!("{}/{}", p.namespace, p.name)).collect();
+        let (with, without): (Vec<_>, Vec<_>) = behind.partition(|pod| self.is_taken_by(pod, options));
+        let names = |pods: Vec<&Workload>| pods.iter().map(|p| format!("{}/{}", p.namespace, p.name)).collect();
         Planned {
             host: self.host.to_owned(),
             port: self.number,

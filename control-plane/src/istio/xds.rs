@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde_json::{Value, json};
 
 use super::{Desired, Facts, patch};
-use crate::compile::mesh::XDS_CLUSTER;
+use crate::compile::{Host, mesh::XDS_CLUSTER};
 
 /// Our xDS server as sidecars see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +49,8 @@ pub(super) fn ours() -> Value {
     })
 }
 
-/// The cluster of our xDS server, for all proxies with the module.
-pub(super) fn cluster(service: &XdsService, facts: &Facts) -> Desired {
+/// The cluster of our xDS server, for all proxies that run our filters so.
+pub(super) fn cluster(runner: &Host, service: &XdsService, facts: &Facts) -> Desired {
     let XdsService { host, port, tls } = service;
     let kind = if host.parse::<IpAddr>().is_ok() { "STATIC" } else { "STRICT_DNS" };
     let mut cluster = json!({
@@ -71,7 +71,8 @@ pub(super) fn cluster(service: &XdsService, facts: &Facts) -> Desired {
         cluster["transport_socket"] = transport_socket(host, tls);
     }
     let patches = vec![patch::add_cluster(cluster)];
-    patch::envoy_filter(&facts.root_namespace, "meltemi-xds".to_owned(), None, &BTreeMap::new(), patches)
+    let name = format!("meltemi-{}xds", runner.word().replace('.', "-"));
+    patch::envoy_filter_of(runner, &facts.root_namespace, name, None, &BTreeMap::new(), patches)
 }
 
 /// As istiod writes it for clusters of the mesh; secrets come from the agent beside the proxy.
@@ -144,7 +145,7 @@ mod tests {
 
     fn cluster_of(host: &str, tls: Option<ServiceTls>) -> Value {
         let service = XdsService { host: host.to_owned(), port: 18000, tls };
-        cluster(&service, &Facts::default()).spec["configPatches"][0]["patch"]["value"].clone()
+        cluster(&Host::Module, &service, &Facts::default()).spec["configPatches"][0]["patch"]["value"].clone()
     }
 
     #[test]

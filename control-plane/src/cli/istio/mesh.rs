@@ -6,9 +6,9 @@ use anyhow::Context;
 use clap::Args;
 use kube::Client;
 
-use super::super::{kubernetes::host_and_port, sidecars::Sidecars};
+use super::super::{kubernetes::host_and_port, sidecars::Sidecars, wasm::Wasm};
 use crate::{
-    istio::{self, Compiled, Facts, LOOKED_AT},
+    istio::{self, Compiled, Facts, LOOKED_AT, Options},
     kubernetes,
     model::check_annotations,
     problem::Problem,
@@ -32,6 +32,8 @@ pub struct Mesh {
     pub root_namespace: String,
     #[command(flatten)]
     sidecars: Sidecars,
+    #[command(flatten)]
+    wasm: Wasm,
     /// Where sidecars reach our xDS server.
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port,
         default_value = "meltemi.meltemi-system.svc.cluster.local:18000")]
@@ -41,7 +43,7 @@ pub struct Mesh {
 impl Mesh {
     /// Compiles it; with the cluster, if it is one.
     pub async fn compile(&self) -> anyhow::Result<(Compiled, Option<Client>)> {
-        let options = self.sidecars.options(Some(self.xds_service.clone()))?;
+        let options = Options { wasm: self.wasm.code()?, ..self.sidecars.options(Some(self.xds_service.clone()))? };
         let (model, facts, problems, client) = match &self.config {
             Some(folder) => {
                 let loaded = Folder::new(folder).load();

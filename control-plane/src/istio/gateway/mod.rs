@@ -19,7 +19,7 @@ use super::{
     patch::{self, HCM},
 };
 use crate::{
-    compile::{CODEC_ANNOTATION, Protocol, Services},
+    compile::{CODEC_ANNOTATION, Host, Protocol, Services},
     model::{GatewayProtocol, GatewayServer, Mode, Model},
     problem::Problem,
 };
@@ -152,7 +152,7 @@ impl Taken<'_> {
                 ("listener", json!({"portNumber": port, "filterChain": chain}))
             };
             let before = place(json!({"filter": {"name": HCM}}));
-            let inlet = patch::network_filter(&name, false);
+            let inlet = patch::network_filter(&Host::Module, &name, false);
             patches.push(patch::patch_in(CONTEXT, "NETWORK_FILTER", before, "INSERT_BEFORE", inlet));
             if !options.stock_envoy {
                 let filter = place(json!({"filter": {"name": HCM, "subFilter": {"name": ALPN_FILTER}}}));
