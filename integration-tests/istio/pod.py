@@ -18,6 +18,8 @@ from processes import Process, sh
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
 PROXY_UID = "1337"
+# Where an agent keeps what it has fetched; in a real pod a volume of the pod's own.
+DATA = pathlib.Path("/var/lib/istio/data")
 READY = ["curl", "-sf", "-o", "/dev/null", "127.0.0.1:15021/healthz/ready"]
 JAVA = ["java", "-XX:TieredStopAtLevel=1", "-Xmx256m", "--add-opens", "java.base/java.lang=ALL-UNNAMED", "--add-opens",
         "java.base/java.math=ALL-UNNAMED"]
@@ -88,7 +90,7 @@ class Pod:
     def agent(self):
         """Starts the sidecar as an injected container would."""
         folder, bed = self.folder, self.bed
-        for part in ("var/run/secrets/tokens", "var/run/secrets/istio", "etc/istio/pod", "etc/istio/proxy"):
+        for part in ("data", "var/run/secrets/tokens", "var/run/secrets/istio", "etc/istio/pod", "etc/istio/proxy"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         token = bed.kube.account_token(self.space.name, self.account, "istio-ca")
         (folder / "var/run/secrets/tokens/istio-token").write_text(token)
@@ -113,7 +115,9 @@ class Pod:
         if self.certificates:
             # What istiod's CA has signed for this pod, as files for the application.
             environment["OUTPUT_CERTS"] = str(folder / "etc/istio/pod")
-        self.start("agent", "setpriv", "--reuid", PROXY_UID, "--regid", PROXY_UID, "--clear-groups", bed.binaries / "pilot-agent",
+        DATA.mkdir(parents=True, exist_ok=True)
+        # `ip netns exec` has given it a view of its own of what is mounted.
+        self.start("agent", "sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"', folder / "data", DATA, "setpriv", "--reuid", PROXY_UID, "--regid", PROXY_UID, "--clear-groups", bed.binaries / "pilot-agent",
                    "proxy", "router" if self.gateway else "sidecar", "--domain", f"{self.space.name}.svc.cluster.local", "--proxyLogLevel=warning",
                    "--templateFile", folder / "bootstrap.json", env=environment, cwd=folder)
 

@@ -1,38 +1,54 @@
 """Proxies older than Istio 1.31 run our filters in Wasm, others in the module: both in one STRICT mesh, tcp shape."""
 
+import hashlib
+import http.server
+import subprocess
+import sys
+import threading
+
 import pytest
 
 import controller as control
+import registry
 import setup
 from calls import call, eventually
+from clients import client
 from echo import BOTH
-from harness import DIST
-from objects import destination_rule, meta_router, to
+from harness import DIST, ROOT, wait_until
+from objects import destination_rule, host_of, meta_router, to
 
 PORT = 9090
+NAMED = "tcp-metaprotocol-thrift"
+PLUGIN = DIST / "meltemi.wasm"
 # Istio 1.29 runs on Envoy 1.37; the second pair is for another Envoy.
 OLD = {"1.39.3": ("1.29.0", "1.37.0"), "1.40.0": ("1.30.2", "1.39.3")}
 CLIENTS = ["module", "wasm"]
 
 
+class Plugins(control.Controller):
+    """Our control plane, told where proxies find the plugin."""
+
+    def find(self, *place):
+        self.options = ("--stock-envoy", "--wasm", *place)
+        return self
+
+
 @pytest.fixture(scope="module")
 def controller(bed):
-    """Our control plane, which knows where proxies find the plugin."""
     control.prepare(bed)
-    plugin = DIST / "meltemi.wasm"
-    if not plugin.exists():
-        pytest.skip("SKIPPED: no dist/meltemi.wasm (make wasm)")
-    controller = control.Controller(bed, options=("--stock-envoy", "--wasm", plugin)).start()
+    if not PLUGIN.exists():
+        pytest.skip(f"SKIPPED the plugins in a mesh: no {PLUGIN.name} (make wasm)")
+    controller = Plugins(bed).find(PLUGIN).start()
     yield controller
     controller.stop()
 
 
 @pytest.fixture(scope="module")
-def wasm(space, envoy):
+def wasm(envoy):
     """Options of a pod whose sidecar is of an older Istio."""
     version, of = OLD[envoy.parents[2].name]
 
-    def options(**labels):
+    def options(**labels) -> dict:
         return {"module": None, "istio_version": version, "envoy": setup.envoy(of), "labels": {"meltemi.dev/wasm": "1"} | labels}
     return options
 
@@ -44,35 +60,225 @@ def echo(controller, space, wasm):
                  "v1": {"labels": {"app": "echo", "version": "v1"}}, "v2": wasm(app="echo", version="v2")})
     for version in ("v1", "v2"):
         space.pods[version].thrift_server(PORT)
-    service = space.service("echo", {"app": "echo"}, [{"name": "tcp-metaprotocol-thrift", "port": PORT}])
+    service = space.service("echo", {"app": "echo"}, [{"name": NAMED, "port": PORT}])
     space.apply(destination_rule("echo", service.host, "v1", "v2"))
     for name in ("module", "wasm", "v1", "v2"):
         space.pods[name].takes(service.host, PORT)
+    space.pods["wasm"].has(f"hop|outbound|{PORT}|v2|{service.host}")
     for name in CLIENTS:
-        try:
-            eventually(space.pods[name], service.ip, PORT, lambda seen: set(seen) <= BOTH, count=20, seconds=10)
-        except AssertionError:
-            import json
-            for pod in space.pods.values():
-                open(f"/tmp/dump-{pod.name}.json", "w").write(json.dumps(pod.config(), indent=1))
-                open(f"/tmp/stats-{pod.name}", "w").write(pod.admin("/stats"))
-                open(f"/tmp/log-{pod.name}", "w").write(pod.log("agent"))
-            raise
+        eventually(space.pods[name], service.ip, PORT, lambda seen: set(seen) <= BOTH, count=20)
     return service
 
 
-def pinned(echo, version: str, **more) -> dict:
-    return meta_router("echo", echo.host, {"route": [to(echo.host, version)]} | more)
+def refused(space) -> dict:
+    """What any sidecar has refused of its configuration."""
+    return {name: pod.rejected() for name, pod in space.pods.items() if pod.rejected()}
 
 
 @pytest.mark.parametrize("server", ["v1", "v2"])
-@pytest.mark.parametrize("caller", [*CLIENTS, "plain"])
+@pytest.mark.parametrize("caller", CLIENTS)
 def test_every_mix(space, echo, applied, caller, server):
-    if caller == "plain":
-        # No routes there.
-        seen = call(space.pods[caller], echo.ip, PORT, count=10)
-        assert len(seen) == 1 and set(seen) <= BOTH
-        return
-    applied(pinned(echo, server))
+    applied(meta_router("echo", echo.host, {"route": [to(echo.host, server)]}))
     eventually(space.pods[caller], echo.ip, PORT, {f"{server}: hello x"}, count=10)
-    assert set(call(space.pods[caller], echo.ip, PORT, count=100)) == {f"{server}: hello x"}
+    assert set(call(space.pods[caller], echo.ip, PORT, count=250)) == {f"{server}: hello x"}
+    assert refused(space) == {}
+
+
+def test_pods_with_neither(space, echo):
+    seen = call(space.pods["plain"], echo.ip, PORT, count=10)
+    assert len(seen) == 1 and set(seen) <= BOTH, "TCP: one server a connection"
+
+
+def test_routes_by_call(space, echo, applied):
+    """On one connection: by method, by weight. What is denied, late or faulty fails in the protocol."""
+    me, both = space.pods["wasm"], {"route": [to(echo.host, "v1", 20), to(echo.host, "v2", 80)]}
+
+    def slow(**more) -> dict:
+        return {"match": {"attributes": {"method": {"exact": "slow"}}}, "route": [to(echo.host, "v1")], **more}
+    for more, said in ((dict(deny=True), "denied"), (dict(timeout="0.2s"), "timeout"),
+                       (dict(fault={"abort": {"percentage": {"value": 100}}}), "fault")):
+        applied(meta_router("echo", echo.host, slow(**more), both))
+        eventually(me, echo.ip, PORT, lambda seen, said=said: said in next(iter(seen)).lower(), method="slow", argument=1000)
+        seen = call(me, echo.ip, PORT, count=400)
+        assert set(seen) == BOTH and 0.70 < seen["v2: hello x"] / 400 < 0.90, seen
+    applied(meta_router("echo", echo.host, slow(timeout="5s"), both))
+    eventually(me, echo.ip, PORT, {"v1: slept 1"}, method="slow", argument=1)
+
+
+def test_one_way_calls_are_delivered(space, echo, applied):
+    applied(meta_router("echo", echo.host, {"route": [to(echo.host, "v2")]}))
+    me = space.pods["wasm"]
+    eventually(me, echo.ip, PORT, {"v2: hello x"}, count=10)
+
+    def fired() -> int:
+        return space.pods["v2"].log(f"thrift-{PORT}").count("fire plugin")
+    with me.dialed(client(PORT, address=echo.ip)) as demo:
+        for _ in range(20):
+            demo.fire("plugin")
+        assert demo.hello("x") == "v2: hello x"
+    wait_until(lambda: fired() == 20, "what was fired")
+
+
+def test_limits_are_counted_at_the_server(space, echo, applied):
+    """In its plugin, whoever the caller is."""
+    bucket = {"maxTokens": 3, "tokensPerFill": 1, "fillInterval": "600s"}
+    host = host_of("limited", space)
+    applied(meta_router("limited", host, {"route": [to(host)]}, localRateLimit={"tokenBucket": bucket}))
+    space.pods["v2"].thrift_server(PORT + 1)
+    service = space.service("limited", {"app": "echo", "version": "v2"}, [{"name": NAMED, "port": PORT + 1}])
+    space.pods["v2"].has(f"meltemi.wasm.hcm.in.{service.host}:{PORT + 1}")
+    for name in CLIENTS:
+        space.pods[name].has(f".out.{service.host}:{PORT + 1}")
+        eventually(space.pods[name], service.ip, PORT + 1, lambda seen: any("limit" in text for text in seen), count=10)
+
+
+def test_mirror(space, echo, applied):
+    me = space.pods["wasm"]
+    applied(meta_router("echo", echo.host, {"mirror": {"host": echo.host, "subset": "v2"}, "route": [to(echo.host, "v1")]}))
+    eventually(me, echo.ip, PORT, {"v1: hello x"}, count=20)
+
+    def arrived() -> int:
+        return space.pods["v2"].stats(r"meltemi\.thrift\.requests$").get("wasmcustom.meltemi.thrift.requests", 0)
+    wait_until(lambda: arrived() == arrived(), "the copies of before")
+    before = arrived()
+    assert set(call(me, echo.ip, PORT, count=20)) == {"v1: hello x"}
+    wait_until(lambda: arrived() >= before + 20, "the copies")
+
+
+def test_a_pod_that_is_gone_is_retried_around(space, echo, wasm):
+    """Kubernetes has not noticed yet. Nobody has to say anything for that."""
+    space.start({"stays": wasm(app="stays", **{"half-gone": "yes"}), "goes": {"labels": {"app": "goes", "half-gone": "yes"}}})
+    for name in ("stays", "goes"):
+        space.pods[name].thrift_server(PORT + 2)
+    service = space.service("half-gone", {"half-gone": "yes"}, [{"name": NAMED, "port": PORT + 2}])
+    me = space.pods["wasm"]
+    me.has(f"hop|outbound|{PORT + 2}||{service.host}")
+    seen = set()
+    eventually(me, service.ip, PORT + 2, lambda more: seen.update(more) or seen == {"stays: hello x", "goes: hello x"}, count=1)
+    space.pods["goes"].end("agent")
+    for _ in range(10):
+        assert set(call(me, service.ip, PORT + 2, count=120)) == {"stays: hello x"}
+
+
+def test_headless(space, echo, applied):
+    """Pods by their own addresses."""
+    port = PORT + 3
+    for version in ("v1", "v2"):
+        space.pods[version].thrift_server(port)
+    service = space.service("headless", {"app": "echo"}, [{"name": NAMED, "port": port}], clusterIP="None")
+    me = space.pods["wasm"]
+    for version in ("v1", "v2"):
+        ip = space.pods[version].ip
+        wait_until(lambda ip=ip: f"meltemi.wasm.hcm.out.{service.host}:{port}" in str(me.listener(f"{ip}_{port}")), f"listener of {ip}")
+        eventually(me, ip, port, {f"{version}: hello x"}, count=20)
+        assert set(call(me, ip, port, count=50)) == {f"{version}: hello x"}
+
+
+def test_a_route_to_a_port_of_the_native_shape(space, echo, applied):
+    space.pods["v1"].thrift_server(PORT + 4)
+    native = space.service("native", {"version": "v1"}, [{"name": "rpc", "port": PORT + 4, "appProtocol": "meltemi.dev/thrift"}])
+    applied(meta_router("echo", echo.host, {"route": [{"destination": {"host": native.host, "port": {"number": PORT + 4}}}]}))
+    for name in CLIENTS:
+        eventually(space.pods[name], echo.ip, PORT, {"v1: hello x"}, count=20)
+    space.pods["wasm"].has(f"hop|outbound|{PORT + 4}||{native.host}")
+    assert set(call(space.pods["wasm"], echo.ip, PORT, count=50)) == {"v1: hello x"}
+
+
+def test_connection_mode(space, echo, applied):
+    port, me = PORT + 5, space.pods["wasm"]
+    for version in ("v1", "v2"):
+        space.pods[version].thrift_server(port)
+    service = space.service("relayed", {"app": "echo"}, [{"name": NAMED, "port": port}],
+                            annotations={f"meltemi.dev/mode.{port}": "connection"})
+    space.apply(destination_rule("relayed", service.host, "v1", "v2"))
+    for version in ("v1", "v2"):
+        applied(meta_router("relayed", service.host, {"route": [to(service.host, version)]}))
+        for name in CLIENTS:
+            eventually(space.pods[name], service.ip, port, {f"{version}: hello x"}, count=20)
+    me.has(f"meltemi.wasm.relay.out.{space.name}.relayed.{port}")
+
+
+def test_without_the_control_plane(space, echo, applied, controller, wasm):
+    """Routes stay where they are, a new sidecar starts with the service itself, and no call fails."""
+    me = space.pods["wasm"]
+    applied(meta_router("echo", echo.host, {"route": [to(echo.host, "v2")]}))
+    eventually(me, echo.ip, PORT, {"v2: hello x"}, count=20)
+    controller.stop()
+    try:
+        for _ in range(10):
+            assert set(call(me, echo.ip, PORT, count=10)) == {"v2: hello x"}
+        late = space.pod("late", **wasm(app="late"))
+        assert set(call(late, echo.ip, PORT, count=20)) <= BOTH
+    finally:
+        controller.start()
+    assert set(call(me, echo.ip, PORT, count=20)) == {"v2: hello x"}
+
+
+def test_a_label_too_many_does_no_harm(space, echo, applied, wasm):
+    """While a fleet is upgraded its pods may say both: the proxy's version decides."""
+    applied(meta_router("echo", echo.host, {"route": [to(echo.host, "v1")]}))
+    both = {"meltemi.dev/wasm": "1", "meltemi.dev/module": "1"}
+    space.start({"both-new": {"labels": {"app": "both-new"} | both}, "both-old": wasm(app="both-old", **both)})
+    for name in ("both-new", "both-old"):
+        space.pods[name].takes(echo.host, PORT)
+        eventually(space.pods[name], echo.ip, PORT, {"v1: hello x"}, count=20)
+    assert "hop|" not in space.pods["both-new"].admin("/config_dump")
+    assert "dynamic_module_config" not in space.pods["both-old"].admin("/config_dump")
+
+
+class Served:
+    """The plugin on an HTTP server of the bed's."""
+
+    def __init__(self, bed):
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(PLUGIN.read_bytes())
+
+            def log_message(self, *_):
+                pass
+        self.server = http.server.ThreadingHTTPServer((bed.host, 0), Handler)
+        self.url = f"http://{bed.host}:{self.server.server_address[1]}/meltemi.wasm"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def test_code_over_http(space, echo, applied, bed, controller, wasm):
+    """Fetched by Istio's agent, which compares the hash: with a wrong one the ports are closed, and no others."""
+    place = Served(bed)
+    sha256 = hashlib.sha256(PLUGIN.read_bytes()).hexdigest()
+    applied(meta_router("echo", echo.host, {"route": [to(echo.host, "v1")]}))
+    fetches(space, echo, controller, wasm, "http", (place.url, "--wasm-sha256", sha256))
+    place.server.shutdown()
+
+
+def test_code_from_a_registry(space, echo, applied, bed, controller, wasm, tmp_path):
+    """An image, fetched by Istio's agent."""
+    if reason := registry.obstacle():
+        pytest.skip(f"SKIPPED a registry: {reason}")
+    applied(meta_router("echo", echo.host, {"route": [to(echo.host, "v1")]}))
+    archive = tmp_path / "plugin.tar"
+    subprocess.run([sys.executable, ROOT / "scripts" / "image" / "plugin.py", "--wasm", PLUGIN, "--out", archive], check=True)
+    with registry.Registry(tmp_path / "registry.log", bed.host) as store:
+        image = store.push(archive, "meltemi-wasm:test")
+        fetches(space, echo, controller, wasm, "image", (f"oci://{image}",), WASM_INSECURE_REGISTRIES=store.name)
+
+
+def fetches(space, echo, controller, wasm, name: str, place: tuple, **metadata: str):
+    """A pod `name`, and those that are there, take code from there."""
+    controller.stop()
+    controller.find(*place).start()
+    try:
+        pod = space.pod(name, **wasm(app=name), proxy_metadata=metadata)
+        try:
+            pod.takes(echo.host, PORT)
+        except TimeoutError:
+            import json
+            open(f"/tmp/dump-{pod.name}.json", "w").write(json.dumps(pod.config(), indent=1))
+            open(f"/tmp/log-{pod.name}", "w").write(pod.log("agent"))
+            raise
+        eventually(pod, echo.ip, PORT, {"v1: hello x"}, count=20)
+        assert refused(space) == {}
+    finally:
+        controller.stop()
+        controller.find(PLUGIN).start()

@@ -21,6 +21,8 @@ const DESTINATION: &str = "envoy.filters.listener.original_dst.local_ip";
 /// Calls after which a connection is given up, so that one caller's do not all go to one server for ever.
 const CALLS: u32 = 100;
 const NO_LIMIT: u32 = u32::MAX;
+/// Other servers that are tried for a connection.
+const TRIES: u32 = 2;
 
 /// The patches that put a hop before a cluster of istiod's; `outlet` is the name of its outlet's configuration.
 pub(super) fn patches(side: Side, cluster: &str, outlet: &Value) -> [Value; 2] {
@@ -73,6 +75,15 @@ fn listener(name: &str, cluster: &str, outlet: &Value) -> Value {
     let route = json!({"match": {"connect_matcher": {}}, "route": {
         "cluster": cluster,
         "timeout": "0s",
+        // Nothing has been said to a server yet.
+        "retry_policy": {
+            "retry_on": "connect-failure,refused-stream,reset-before-request",
+            "num_retries": TRIES,
+            "retry_host_predicate": [{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+            }}],
+            "host_selection_retry_max_attempts": 10,
+        },
         "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}],
     }});
     let manager = json!({

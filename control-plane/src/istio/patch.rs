@@ -156,7 +156,12 @@ pub(super) fn served(name: &str, kind: &str) -> Value {
 /// A network filter that istiod serves by ECDS.
 pub(super) fn network_filter(runner: &Host, name: &str, shared: bool) -> Value {
     let instead = shared.then(|| json!({"@type": RBAC, "stat_prefix": "meltemi_absent"}));
-    discovered(name, runner.network_type(), instead)
+    let mut filter = discovered(name, runner.network_type(), instead);
+    if let Host::Wasm(_) = runner {
+        // In the place of code that it cannot fetch Istio's agent puts a filter that lets nobody in.
+        filter["config_discovery"]["type_urls"] = json!([runner.network_type(), RBAC]);
+    }
+    filter
 }
 
 /// Another filter in the place of `tcp_proxy`.
