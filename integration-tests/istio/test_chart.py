@@ -27,11 +27,12 @@ VARIANTS = {
     "everything else": (
         {"image": {"repository": "registry.test:5000/meltemi", "tag": "1", "pullPolicy": "Always", "pullSecrets": [{"name": "pull"}]},
          "replicas": 1, "istioNamespace": "mesh", "clusterDomain": "corp.test", "crds": {"install": False}, "stockEnvoy": True,
-         "sidecars": {"telemetry": False, "accessLog": "/dev/stdout"}, "log": "text", "podDisruptionBudget": {"enabled": False},
+         "wasm": {"code": "https://files.test/meltemi.wasm", "sha256": "0" * 64}, "sidecars": {"telemetry": False, "accessLog": "/dev/stdout"}, "log": "text", "podDisruptionBudget": {"enabled": False},
          "nodeSelector": {"a": "b"}, "tolerations": [{"key": "a", "operator": "Exists"}], "podAnnotations": {"a": "b"},
          "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
              {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "meltemi"}}}]}}},
         ["registry.test:5000/meltemi:1", "--stock-envoy", "--telemetry=false", "--access-log=/dev/stdout", "--root-namespace=mesh",
+         "--wasm=https://files.test/meltemi.wasm", f"--wasm-sha256={'0' * 64}",
          "--xds-service=meltemi.meltemi-system.svc.corp.test:18000"]),
 }
 REFUSED = {
@@ -39,6 +40,7 @@ REFUSED = {
     "a mode": ({"xds": {"tls": {"mode": "mutual"}}}, "/xds/tls/mode"),
     "no replica": ({"replicas": 0}, "/replicas"),
     "an identity": ({"xds": {"tls": {"mode": "istio", "clientIds": ["spiffe://*/ns/a"]}}}, "/xds/tls/clientIds/0"),
+    "a hash": ({"wasm": {"code": "http://a/b", "sha256": "12"}}, "/wasm/sha256"),
     "a word misspelt": ({"sidecars": {"acessLog": "/dev/stdout"}}, "acessLog"),
 }
 

@@ -1,12 +1,15 @@
 """Proxies older than Istio 1.31 run our filters in Wasm, others in the module: both in one STRICT mesh, tcp shape."""
 
+import contextlib
 import hashlib
 import http.server
+import itertools
 import subprocess
 import sys
 import threading
 
 import pytest
+from thrift.transport.TTransport import TTransportException
 
 import controller as control
 import registry
@@ -15,6 +18,7 @@ from calls import call, eventually
 from clients import client
 from echo import BOTH
 from harness import DIST, ROOT, wait_until
+from load import in_threads
 from objects import destination_rule, host_of, meta_router, to
 
 PORT = 9090
@@ -23,6 +27,7 @@ PLUGIN = DIST / "meltemi.wasm"
 # Istio 1.29 runs on Envoy 1.37; the second pair is for another Envoy.
 OLD = {"1.39.3": ("1.29.0", "1.37.0"), "1.40.0": ("1.30.2", "1.39.3")}
 CLIENTS = ["module", "wasm"]
+NUMBERS = itertools.count()
 
 
 class Plugins(control.Controller):
@@ -70,6 +75,14 @@ def echo(controller, space, wasm):
     return service
 
 
+def leads(space, echo, applied, version: str, **more):
+    """All calls go to one version, and callers know: in Wasm a caller's first calls may all go to one anyway."""
+    name = f"to-{version}-{next(NUMBERS)}"
+    applied(meta_router("echo", echo.host, {"name": name, "route": [to(echo.host, version)]} | more))
+    for caller in CLIENTS:
+        space.pods[caller].has(f'"name": "{name}"')
+
+
 def refused(space) -> dict:
     """What any sidecar has refused of its configuration."""
     return {name: pod.rejected() for name, pod in space.pods.items() if pod.rejected()}
@@ -78,8 +91,7 @@ def refused(space) -> dict:
 @pytest.mark.parametrize("server", ["v1", "v2"])
 @pytest.mark.parametrize("caller", CLIENTS)
 def test_every_mix(space, echo, applied, caller, server):
-    applied(meta_router("echo", echo.host, {"route": [to(echo.host, server)]}))
-    eventually(space.pods[caller], echo.ip, PORT, {f"{server}: hello x"}, count=10)
+    leads(space, echo, applied, server)
     assert set(call(space.pods[caller], echo.ip, PORT, count=250)) == {f"{server}: hello x"}
     assert refused(space) == {}
 
@@ -105,18 +117,18 @@ def test_routes_by_call(space, echo, applied):
     eventually(me, echo.ip, PORT, {"v1: slept 1"}, method="slow", argument=1)
 
 
-def test_one_way_calls_are_delivered(space, echo, applied):
-    applied(meta_router("echo", echo.host, {"route": [to(echo.host, "v2")]}))
-    me = space.pods["wasm"]
-    eventually(me, echo.ip, PORT, {"v2: hello x"}, count=10)
+def fired(space, version: str, what: str) -> int:
+    return space.pods[version].log(f"thrift-{PORT}").count(f"fire {what}\n")
 
-    def fired() -> int:
-        return space.pods["v2"].log(f"thrift-{PORT}").count("fire plugin")
+
+def test_one_way_calls_are_delivered(space, echo, applied):
+    leads(space, echo, applied, "v2")
+    me = space.pods["wasm"]
     with me.dialed(client(PORT, address=echo.ip)) as demo:
         for _ in range(20):
             demo.fire("plugin")
         assert demo.hello("x") == "v2: hello x"
-    wait_until(lambda: fired() == 20, "what was fired")
+    wait_until(lambda: fired(space, "v2", "plugin") == 20, "what was fired")
 
 
 def test_limits_are_counted_at_the_server(space, echo, applied):
@@ -134,15 +146,13 @@ def test_limits_are_counted_at_the_server(space, echo, applied):
 
 def test_mirror(space, echo, applied):
     me = space.pods["wasm"]
-    applied(meta_router("echo", echo.host, {"mirror": {"host": echo.host, "subset": "v2"}, "route": [to(echo.host, "v1")]}))
-    eventually(me, echo.ip, PORT, {"v1: hello x"}, count=20)
-
-    def arrived() -> int:
-        return space.pods["v2"].stats(r"meltemi\.thrift\.requests$").get("wasmcustom.meltemi.thrift.requests", 0)
-    wait_until(lambda: arrived() == arrived(), "the copies of before")
-    before = arrived()
-    assert set(call(me, echo.ip, PORT, count=20)) == {"v1: hello x"}
-    wait_until(lambda: arrived() >= before + 20, "the copies")
+    leads(space, echo, applied, "v1", mirror={"host": echo.host, "subset": "v2"})
+    with me.dialed(client(PORT, address=echo.ip)) as demo:
+        for _ in range(20):
+            demo.fire("a copy")
+        assert demo.hello("x") == "v1: hello x"
+    for version in ("v1", "v2"):
+        wait_until(lambda version=version: fired(space, version, "a copy") == 20, f"what was fired at {version}")
 
 
 def test_a_pod_that_is_gone_is_retried_around(space, echo, wasm):
@@ -201,8 +211,7 @@ def test_connection_mode(space, echo, applied):
 def test_without_the_control_plane(space, echo, applied, controller, wasm):
     """Routes stay where they are, a new sidecar starts with the service itself, and no call fails."""
     me = space.pods["wasm"]
-    applied(meta_router("echo", echo.host, {"route": [to(echo.host, "v2")]}))
-    eventually(me, echo.ip, PORT, {"v2: hello x"}, count=20)
+    leads(space, echo, applied, "v2")
     controller.stop()
     try:
         for _ in range(10):
@@ -216,7 +225,7 @@ def test_without_the_control_plane(space, echo, applied, controller, wasm):
 
 def test_a_label_too_many_does_no_harm(space, echo, applied, wasm):
     """While a fleet is upgraded its pods may say both: the proxy's version decides."""
-    applied(meta_router("echo", echo.host, {"route": [to(echo.host, "v1")]}))
+    leads(space, echo, applied, "v1")
     both = {"meltemi.dev/wasm": "1", "meltemi.dev/module": "1"}
     space.start({"both-new": {"labels": {"app": "both-new"} | both}, "both-old": wasm(app="both-old", **both)})
     for name in ("both-new", "both-old"):
@@ -226,59 +235,100 @@ def test_a_label_too_many_does_no_harm(space, echo, applied, wasm):
     assert "dynamic_module_config" not in space.pods["both-old"].admin("/config_dump")
 
 
-class Served:
-    """The plugin on an HTTP server of the bed's."""
+class Plugin(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(PLUGIN.read_bytes())
 
-    def __init__(self, bed):
-        class Handler(http.server.SimpleHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(PLUGIN.read_bytes())
+    def log_message(self, *_):
+        pass
 
-            def log_message(self, *_):
-                pass
-        self.server = http.server.ThreadingHTTPServer((bed.host, 0), Handler)
-        self.url = f"http://{bed.host}:{self.server.server_address[1]}/meltemi.wasm"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+@contextlib.contextmanager
+def served(bed):
+    """The plugin on an HTTP server of the bed's; gives its URL."""
+    with http.server.ThreadingHTTPServer((bed.host, 0), Plugin) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://{bed.host}:{server.server_address[1]}/meltemi.wasm"
+        server.shutdown()
+
+
+@pytest.mark.skipif(not setup.dubbo_classpath().exists(),
+                    reason="SKIPPED the Dubbo parts: java and mvn were not there when `make setup` ran")
+def test_java_dubbo(space, echo, applied):
+    """Two-way, by attachment, and what is denied fails in the protocol."""
+    port, me = 20880, space.pods["wasm"]
+    in_threads(lambda version: space.pods[version].dubbo_server(port), ("v1", "v2"))
+    service = space.service("demo", {"app": "echo"}, [{"name": "tcp-metaprotocol-dubbo", "port": port}])
+    applied(destination_rule("demo", service.host, "v1", "v2"), meta_router(
+        "demo", service.host, {"match": {"attributes": {"method": {"exact": "place"}}}, "deny": True, "route": [to(service.host)]},
+        {"match": {"attributes": {"env": {"exact": "gray"}}}, "route": [to(service.host, "v2")]}, {"route": [to(service.host, "v1")]}))
+    for name, host in (("wasm", "wasm."), ("module", "")):
+        space.pods[name].has(f"meltemi.{host}hcm.out.{service.host}:{port}")
+        space.pods[name].has(f"outbound|{port}|v2|{service.host}")
+    for caller in CLIENTS:
+        def gray(me=space.pods[caller]):
+            got = me.dubbo_calls(service.ip, port, "hello", "many=50", "place", "slow=20", attach="env=gray")
+            return got if "served-by=v2" in got["hello"] else None
+        got = wait_until(gray, f"an answer of v2 in {caller}", 60)
+        assert got["many=50"] == "50 calls" and got["slow=20"] == "slept 20", got
+        assert got["place"].startswith("EXC org.apache.dubbo.rpc.RpcException") and "denied" in got["place"], got
+    assert "served-by=v1" in me.dubbo_calls(service.ip, port, "hello", attach="env=red")["hello"]
 
 
 def test_code_over_http(space, echo, applied, bed, controller, wasm):
-    """Fetched by Istio's agent, which compares the hash: with a wrong one the ports are closed, and no others."""
-    place = Served(bed)
+    """Fetched by Istio's agent, which compares the hash."""
     sha256 = hashlib.sha256(PLUGIN.read_bytes()).hexdigest()
-    applied(meta_router("echo", echo.host, {"route": [to(echo.host, "v1")]}))
-    fetches(space, echo, controller, wasm, "http", (place.url, "--wasm-sha256", sha256))
-    place.server.shutdown()
+    leads(space, echo, applied, "v1")
+    with served(bed) as url, told(controller, url, "--wasm-sha256", sha256):
+        fetches(space, echo, wasm, "http")
+
+
+def test_code_with_another_hash(space, echo, applied, bed, controller, wasm):
+    """Pods keep the plugin that they have. The ports of new ones that need it let nobody in; all others work."""
+    plain = space.service("bare", {"app": "echo"}, [{"name": "tcp-bare", "port": PORT + 7, "targetPort": PORT}])
+    leads(space, echo, applied, "v2")
+    with served(bed) as url, told(controller, url, "--wasm-sha256", "0" * 64):
+        pod = space.pod("wrong", **wasm(app="wrong"))
+        pod.has(f"hop|outbound|{PORT}||{echo.host}")
+        said = "cannot fetch Wasm module"
+        for old in (pod, space.pods["wasm"], space.pods["v2"]):
+            wait_until(lambda old=old: said in old.log("agent"), f"the agent of {old.name} to say what is wrong")
+        with pytest.raises((OSError, EOFError, TTransportException)):
+            call(pod, echo.ip, PORT)
+        eventually(pod, plain.ip, PORT + 7, lambda seen: set(seen) <= BOTH, count=5)
+        assert set(call(space.pods["wasm"], echo.ip, PORT, count=20)) == {"v2: hello x"}
 
 
 def test_code_from_a_registry(space, echo, applied, bed, controller, wasm, tmp_path):
     """An image, fetched by Istio's agent."""
     if reason := registry.obstacle():
         pytest.skip(f"SKIPPED a registry: {reason}")
-    applied(meta_router("echo", echo.host, {"route": [to(echo.host, "v1")]}))
+    leads(space, echo, applied, "v1")
     archive = tmp_path / "plugin.tar"
     subprocess.run([sys.executable, ROOT / "scripts" / "image" / "plugin.py", "--wasm", PLUGIN, "--out", archive], check=True)
     with registry.Registry(tmp_path / "registry.log", bed.host) as store:
         image = store.push(archive, "meltemi-wasm:test")
-        fetches(space, echo, controller, wasm, "image", (f"oci://{image}",), WASM_INSECURE_REGISTRIES=store.name)
+        with told(controller, f"oci://{image}"):
+            fetches(space, echo, wasm, "image", WASM_INSECURE_REGISTRIES=store.name)
 
 
-def fetches(space, echo, controller, wasm, name: str, place: tuple, **metadata: str):
-    """A pod `name`, and those that are there, take code from there."""
+@contextlib.contextmanager
+def told(controller, *place: str):
+    """The control plane names another place of the plugin meanwhile."""
     controller.stop()
     controller.find(*place).start()
     try:
-        pod = space.pod(name, **wasm(app=name), proxy_metadata=metadata)
-        try:
-            pod.takes(echo.host, PORT)
-        except TimeoutError:
-            import json
-            open(f"/tmp/dump-{pod.name}.json", "w").write(json.dumps(pod.config(), indent=1))
-            open(f"/tmp/log-{pod.name}", "w").write(pod.log("agent"))
-            raise
-        eventually(pod, echo.ip, PORT, {"v1: hello x"}, count=20)
-        assert refused(space) == {}
+        yield
     finally:
         controller.stop()
         controller.find(PLUGIN).start()
+
+
+def fetches(space, echo, wasm, name: str, **metadata: str):
+    """A new pod `name` finds the plugin there."""
+    pod = space.pod(name, **wasm(app=name), proxy_metadata=metadata)
+    pod.takes(echo.host, PORT)
+    eventually(pod, echo.ip, PORT, {"v1: hello x"}, count=20)
+    assert pod.rejected() == {}

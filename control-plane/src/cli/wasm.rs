@@ -30,6 +30,10 @@ impl Wasm {
         }
     }
 
+    pub(super) const fn is_given(&self) -> bool {
+        self.wasm.is_some()
+    }
+
     /// The code, if any is given.
     pub(super) fn code(&self) -> anyhow::Result<Option<Code>> {
         let Some(place) = self.wasm.clone() else { return Ok(None) };

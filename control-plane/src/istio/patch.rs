@@ -153,15 +153,11 @@ pub(super) fn served(name: &str, kind: &str) -> Value {
     json!({"name": name, "config_discovery": {"config_source": super::xds::ours(), "type_urls": [kind]}})
 }
 
-/// A network filter that istiod serves by ECDS.
+/// A network filter that istiod serves by ECDS. In the place of a plugin whose code it cannot fetch Istio's agent puts an
+/// [`RBAC`] that lets nobody in; as that is not of the type, Envoy keeps the plugin that it has.
 pub(super) fn network_filter(runner: &Host, name: &str, shared: bool) -> Value {
     let instead = shared.then(|| json!({"@type": RBAC, "stat_prefix": "meltemi_absent"}));
-    let mut filter = discovered(name, runner.network_type(), instead);
-    if let Host::Wasm(_) = runner {
-        // In the place of code that it cannot fetch Istio's agent puts a filter that lets nobody in.
-        filter["config_discovery"]["type_urls"] = json!([runner.network_type(), RBAC]);
-    }
-    filter
+    discovered(name, runner.network_type(), instead)
 }
 
 /// Another filter in the place of `tcp_proxy`.

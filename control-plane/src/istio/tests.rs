@@ -7,6 +7,7 @@ mod gateway;
 mod places;
 mod several;
 mod tcp;
+mod wasm;
 
 use serde_json::Value;
 

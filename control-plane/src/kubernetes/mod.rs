@@ -7,6 +7,7 @@
 //! ```
 
 mod cache;
+mod carriers;
 mod crd;
 mod debounce;
 mod events;

@@ -1,17 +1,10 @@
 //! What a cluster needs for us to work in it, looked at once.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    fmt,
-    time::Duration,
-};
+use std::{collections::HashSet, fmt, time::Duration};
 
 use anyhow::Context;
 use k8s_openapi::{
-    api::{
-        coordination::v1::Lease,
-        core::v1::{Container, Pod},
-    },
+    api::{coordination::v1::Lease, core::v1::Pod},
     jiff::Timestamp,
 };
 use kube::{
@@ -23,19 +16,13 @@ use serde::Serialize;
 
 use super::{
     MANAGER,
+    carriers::{of_carrier, of_istiod, of_plugin},
     kinds::{Watched, ours, written},
     lease,
     live::{KINDS, Target},
     others,
 };
-use crate::istio::{Compiled, MODULE_LABEL};
-
-/// The first Istio whose proxies load dynamic modules.
-const ISTIO: (u32, u32) = (1, 31);
-/// Where a proxy looks for the module.
-const SEARCH_PATH: &str = "ENVOY_DYNAMIC_MODULES_SEARCH_PATH";
-/// The init container of our injection template that copies the module.
-const COPY: &str = "meltemi-module";
+use crate::istio::{Compiled, MODULE_LABEL, WASM_LABEL};
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -59,7 +46,7 @@ pub enum Level {
 }
 
 impl Finding {
-    fn new(level: Level, what: impl Into<String>) -> Self {
+    pub(super) fn new(level: Level, what: impl Into<String>) -> Self {
         Self { level, what: what.into() }
     }
 }
@@ -76,7 +63,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at a cluster that is to get, or has, what was compiled.
+/// Looks at a cluster that is to get, or has, what was compiled. `plugins`: proxies without modules get our filters in Wasm.
 ///
 /// # Errors
 /// If the API server does not answer, or refuses.
@@ -85,6 +72,7 @@ pub async fn preflight(
     namespace: &str,
     root_namespace: &str,
     compiled: &Compiled,
+    plugins: bool,
 ) -> anyhow::Result<Vec<Finding>> {
     let mut findings = kinds(client).await?;
     let list = |api: Api<Pod>, labels: String| async move {
@@ -92,9 +80,13 @@ pub async fn preflight(
         anyhow::Ok(pods.items)
     };
     let istiod = list(Api::namespaced(client.clone(), root_namespace), "app=istiod".to_owned()).await?;
-    findings.push(of_istiod(&istiod, root_namespace));
+    findings.push(of_istiod(&istiod, root_namespace, plugins));
     for pod in list(Api::all(client.clone()), MODULE_LABEL.0.to_owned()).await? {
-        findings.extend(of_carrier(&pod));
+        findings.extend(of_carrier(&pod, plugins));
+    }
+    let only = format!("{},!{}", WASM_LABEL.0, MODULE_LABEL.0);
+    for pod in list(Api::all(client.clone()), only).await? {
+        findings.extend(of_plugin(&pod, plugins));
     }
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let lease = leases.get_opt(MANAGER).await.context("cannot read our lease")?;
@@ -129,85 +121,6 @@ async fn kinds(client: &Client) -> anyhow::Result<Vec<Finding>> {
         of(&istio, "Istio's", "install Istio first"),
         of(&ours, "our own", "install the chart, or `meltemi crds | kubectl apply --server-side -f -`"),
     ])
-}
-
-fn of_istiod(pods: &[Pod], root_namespace: &str) -> Finding {
-    let versions: BTreeMap<&str, Option<(u32, u32)>> = pods
-        .iter()
-        .flat_map(containers)
-        .filter(|container| container.name == "discovery")
-        .filter_map(|container| tag(container).map(|tag| (tag, version(tag))))
-        .collect();
-    let old: Vec<&str> = versions.iter().filter(|(_, v)| v.is_some_and(|v| v < ISTIO)).map(|(tag, _)| *tag).collect();
-    let all = || versions.keys().copied().collect::<Vec<_>>().join(", ");
-    if let Some(old) = old.first() {
-        Finding::new(Level::Error, format!("istiod is {old}; proxies load modules from Istio 1.31 on: upgrade Istio"))
-    } else if versions.values().any(Option::is_some) {
-        Finding::new(Level::Ok, format!("istiod is {}", all()))
-    } else {
-        let what = format!(
-            "the version of Istio is not known: no pod in {root_namespace} has app=istiod and a version as its image's tag"
-        );
-        Finding::new(Level::Warning, what)
-    }
-}
-
-/// What is wrong with a pod that says it carries the module.
-fn of_carrier(pod: &Pod) -> Option<Finding> {
-    let metadata = &pod.metadata;
-    let name = format!(
-        "Pod {}/{}",
-        metadata.namespace.as_deref().unwrap_or_default(),
-        metadata.name.as_deref().unwrap_or_default()
-    );
-    let generation = metadata.labels.as_ref().and_then(|labels| labels.get(MODULE_LABEL.0)).map_or("", String::as_str);
-    let wrong = |what: String| Some(Finding::new(Level::Error, format!("{name}: {what}")));
-    if generation != MODULE_LABEL.1 {
-        let (label, known) = MODULE_LABEL;
-        return wrong(format!(
-            "{label}={generation} is not known to this version, which writes for {known}: start it anew"
-        ));
-    }
-    let Some(proxy) = containers(pod).find(|container| container.name == "istio-proxy") else {
-        return wrong(format!("has the label {}, and no sidecar", MODULE_LABEL.0));
-    };
-    if let Some(tag) = tag(proxy)
-        && version(tag).is_some_and(|version| version < ISTIO)
-    {
-        return wrong(format!("its sidecar is Istio {tag}, which loads no modules: start it anew after the upgrade"));
-    }
-    if !proxy.env.iter().flatten().any(|variable| variable.name == SEARCH_PATH) {
-        return wrong(format!(
-            "its sidecar has no {SEARCH_PATH}, so it does not find the module, and closes connections of our ports"
-        ));
-    }
-    let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-    let mut order = init.filter(|container| ["istio-proxy", COPY].contains(&container.name.as_str()));
-    if order.next().is_some_and(|first| first.name != COPY) && order.next().is_some() {
-        return wrong(format!(
-            "its native sidecar starts before {COPY} has copied the module: use the template of image volumes, or the \
-             annotation sidecar.istio.io/nativeSidecar: \"false\""
-        ));
-    }
-    None
-}
-
-/// Native sidecars are init containers.
-fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
-    pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()))
-}
-
-/// The tag of its image.
-fn tag(container: &Container) -> Option<&str> {
-    let image = container.image.as_deref()?.split('@').next()?;
-    // The registry may have a port.
-    image.rsplit('/').next()?.split_once(':').map(|(_, tag)| tag)
-}
-
-/// Major and minor of `1.31.0-distroless`.
-fn version(tag: &str) -> Option<(u32, u32)> {
-    let mut parts = tag.split(['.', '-']);
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 fn of_lease(lease: Option<&Lease>, namespace: &str, now: Timestamp) -> Finding {
@@ -262,60 +175,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn pod(spec: &serde_json::Value) -> Pod {
-        let metadata = json!({"name": "orders-1", "namespace": "shop", "labels": {"meltemi.dev/module": "1"}});
-        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
-    }
-
-    fn proxy(image: &str, variable: &str) -> serde_json::Value {
-        json!({"name": "istio-proxy", "image": image, "env": [{"name": variable, "value": "/x"}]})
-    }
-
-    #[test]
-    fn versions_are_read_off_images() {
-        let of = |image: &str| {
-            let container = Container { image: Some(image.to_owned()), ..Container::default() };
-            tag(&container).and_then(version)
-        };
-        assert_eq!(of("docker.io/istio/proxyv2:1.31.0-distroless"), Some((1, 31)));
-        assert_eq!(of("registry:5000/istio/proxyv2:1.9.1@sha256:00"), Some((1, 9)));
-        assert_eq!(of("registry:5000/istio/proxyv2"), None);
-        assert_eq!(of("proxyv2:latest"), None);
-        let istiod = |image: &str| pod(&json!({"containers": [{"name": "discovery", "image": image}]}));
-        assert_eq!(of_istiod(&[istiod("istio/pilot:1.31.2")], "istio-system").level, Level::Ok);
-        assert_eq!(of_istiod(&[istiod("istio/pilot:1.31.2"), istiod("istio/pilot:1.30.0")], "i").level, Level::Error);
-        assert_eq!(of_istiod(&[istiod("istio/pilot:custom")], "istio-system").level, Level::Warning);
-        assert_eq!(of_istiod(&[], "istio-system").level, Level::Warning);
-    }
-
-    #[test]
-    fn pods_that_only_say_they_carry_the_module_are_found() {
-        let of = |spec: serde_json::Value| of_carrier(&pod(&spec)).map(|finding| finding.what);
-        let good = proxy("istio/proxyv2:1.31.0", SEARCH_PATH);
-        assert_eq!(of(json!({"containers": [good]})), None);
-        assert_eq!(of(json!({"containers": [], "initContainers": [good]})), None, "a native sidecar");
-        let copy = json!({"name": COPY});
-        assert_eq!(of(json!({"containers": [good], "initContainers": [copy]})), None);
-        for (spec, word) in [
-            (json!({"containers": [], "initContainers": [good, copy]}), "starts before meltemi-module has copied"),
-            (json!({"containers": [{"name": "app"}]}), "no sidecar"),
-            (
-                json!({"containers": [proxy("istio/proxyv2:1.30.1", SEARCH_PATH)]}),
-                "Istio 1.30.1, which loads no modules",
-            ),
-            (
-                json!({"containers": [proxy("istio/proxyv2:1.31.0", "PATH")]}),
-                "has no ENVOY_DYNAMIC_MODULES_SEARCH_PATH",
-            ),
-        ] {
-            let what = of(spec).unwrap();
-            assert!(what.starts_with("Pod shop/orders-1: ") && what.contains(word), "{what}");
-        }
-        let mut other = pod(&json!({"containers": [good]}));
-        other.metadata.labels = Some([("meltemi.dev/module".to_owned(), "9".to_owned())].into());
-        assert!(of_carrier(&other).unwrap().what.contains("meltemi.dev/module=9 is not known"));
-    }
 
     #[test]
     fn a_lease_tells_whether_somebody_is_at_work() {

@@ -33,7 +33,8 @@ impl Check {
         let (compiled, client) = self.mesh.compile().await?;
         let findings = match &client {
             Some(client) => {
-                kubernetes::preflight(client, &self.namespace, &self.mesh.root_namespace, &compiled).await?
+                let plugins = self.mesh.has_plugins();
+                kubernetes::preflight(client, &self.namespace, &self.mesh.root_namespace, &compiled, plugins).await?
             }
             None => Vec::new(),
         };

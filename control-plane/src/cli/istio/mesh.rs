@@ -41,6 +41,11 @@ pub struct Mesh {
 }
 
 impl Mesh {
+    /// Proxies without modules get our filters in Wasm.
+    pub fn has_plugins(&self) -> bool {
+        self.wasm.is_given()
+    }
+
     /// Compiles it; with the cluster, if it is one.
     pub async fn compile(&self) -> anyhow::Result<(Compiled, Option<Client>)> {
         let options = Options { wasm: self.wasm.code()?, ..self.sidecars.options(Some(self.xds_service.clone()))? };
