@@ -16,6 +16,8 @@ CACHE = ROOT / ".cache"
 ENVOYS = ("1.38.3", "1.39.3", "1.40.0")
 # Those in which Wasm is tested: 1.38.3 is built without it.
 WASM_ENVOYS = ("1.37.0", "1.39.3", "1.40.0")
+# That of the oldest Istio whose proxies get plugins.
+OLDEST = "1.36.4"
 # https://github.com/envoyproxy/ratelimit has no releases: a version of its Go module.
 RATELIMIT = "v1.4.1-0.20260122083618-3fb702589d36"
 # Seconds that it may take to build; a second attempt goes on where the first was cut off.
@@ -69,7 +71,7 @@ def python_packages():
 
 
 def envoys():
-    for version in sorted({*ENVOYS, *WASM_ENVOYS}):
+    for version in sorted({*ENVOYS, *WASM_ENVOYS, OLDEST}):
         if envoy(version).exists():
             continue
         target = CACHE / "envoy" / version

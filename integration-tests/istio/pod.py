@@ -102,7 +102,7 @@ class Pod:
                  "proxyBootstrapTemplatePath": str(folder / "bootstrap.json"), "concurrency": 1, "proxyAdminPort": 15000,
                  "terminationDrainDuration": "1s", "drainDuration": "2s",
                  # Istio leaves these out by default.
-                 "proxyStatsMatcher": {"inclusionPrefixes": ["cluster.inbound|", "cluster.outbound|", "dynamicmodulescustom."]}}
+                 "proxyStatsMatcher": {"inclusionPrefixes": ["cluster.inbound|", "cluster.outbound|", "dynamicmodulescustom.", "wasmcustom."]}}
         environment = {
             "PATH": os.environ["PATH"], "HOME": str(folder), "POD_NAME": self.name, "POD_NAMESPACE": self.space.name,
             "INSTANCE_IP": self.ip, "HOST_IP": bed.host, "SERVICE_ACCOUNT": self.account, "TRUST_DOMAIN": "cluster.local",

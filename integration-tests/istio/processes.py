@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 STATE = pathlib.Path("/run/meltemi-testbed")
@@ -71,6 +72,7 @@ class Registry:
         self.folder = STATE / "bed"
         self.processes: list[Process] = []
         self.namespaces: list[str] = []
+        self.saving = threading.Lock()
         self.closed = False
 
     def acquire(self, seconds=1800):
@@ -94,8 +96,10 @@ class Registry:
 
     def save(self):
         partial = STATE / "state.partial"
-        partial.write_text(json.dumps({"processes": [[p.pid, p.born] for p in self.processes]}))
-        partial.rename(STATE / "state.json")
+        # Tests start some programs from several threads.
+        with self.saving:
+            partial.write_text(json.dumps({"processes": [[p.pid, p.born] for p in self.processes]}))
+            partial.rename(STATE / "state.json")
 
     def start(self, command, log: pathlib.Path, **options) -> Process:
         process = Process(command, log, **options)

@@ -138,6 +138,10 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
             output.plan.push(planned);
             continue;
         }
+        if port.shape == Shape::Tcp && options.wasm.is_some() && tcp::is_hashed(port, &services) {
+            let note = "in proxies that run our filters in Wasm a consistent hash has no effect";
+            planned.notes.push(note.to_owned());
+        }
         let before = output.desired.len();
         match port.shape {
             Shape::Native | Shape::Http => {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     Desired, DesiredKind,
-    runner::{module, module_filter, string},
+    runner::{MODULES, Proxies, module, module_filter, string},
 };
 use crate::{compile::Host, problem::Origin};
 
@@ -244,12 +244,12 @@ pub(super) fn envoy_filter(
     labels: &BTreeMap<String, String>,
     patches: Vec<Value>,
 ) -> Desired {
-    envoy_filter_of(&Host::Module, namespace, name, owner, labels, patches)
+    envoy_filter_of(MODULES, namespace, name, owner, labels, patches)
 }
 
-/// An EnvoyFilter for workloads that run our filters so and have these labels as well.
+/// An EnvoyFilter for those of such proxies whose workloads have these labels as well.
 pub(super) fn envoy_filter_of(
-    runner: &Host,
+    proxies: Proxies,
     namespace: &str,
     name: String,
     owner: Option<&Origin>,
@@ -257,10 +257,10 @@ pub(super) fn envoy_filter_of(
     mut patches: Vec<Value>,
 ) -> Desired {
     for patch in &mut patches {
-        patch["match"]["proxy"] = json!({"proxyVersion": runner.proxies()});
+        patch["match"]["proxy"] = json!({"proxyVersion": proxies.versions});
     }
     let mut selector = labels.clone();
-    let (label, generation) = runner.label();
+    let (label, generation) = proxies.label;
     selector.insert(label.to_owned(), generation.to_owned());
     Desired {
         kind: DesiredKind::EnvoyFilter,

@@ -6,34 +6,44 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{MODULE_LABEL, WASM_LABEL};
-use crate::compile::{
-    Code, Host, MODULE,
-    host::{CODE_CLUSTER, FETCH_TIMEOUT, RELOAD},
+use crate::{
+    compile::{
+        Code, Host, MODULE,
+        host::{CODE_CLUSTER, FETCH_TIMEOUT, RELOAD},
+    },
+    model::Mode,
 };
 
 /// Istio has dynamic modules since 1.31.
 const WITH_MODULES: &str = r"^1\.(3[1-9]|[4-9][0-9])|^[2-9]\.";
-/// Those before, as far as their Envoys have been tried with plugins: 1.37 and 1.38.
-const WITHOUT_MODULES: &str = r"^1\.(29|30)([^0-9]|$)";
+/// Those before, as far as their Envoys have been tried with plugins, which are 1.36 to 1.38.
+const WITHOUT_MODULES: &str = r"^1\.(28|29|30)([^0-9]|$)";
+/// Of these, those whose `tcp_proxy` waits for a client's first bytes, as Envoy's does since 1.37.
+const THAT_WAIT: &str = r"^1\.(29|30)([^0-9]|$)";
 
 const MODULE_FILTER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter";
 const WASM_FILTER: &str = "type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm";
 
-impl Host {
-    /// The label of the workloads.
-    pub(super) const fn label(&self) -> (&'static str, &'static str) {
-        match self {
-            Self::Module => MODULE_LABEL,
-            Self::Wasm(_) => WASM_LABEL,
-        }
-    }
+/// Proxies of a mesh.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Proxies {
+    /// A label of their workloads.
+    pub(super) label: (&'static str, &'static str),
+    /// Their versions: a regular expression.
+    pub(super) versions: &'static str,
+}
 
-    /// The versions of their proxies.
-    pub(super) const fn proxies(&self) -> &'static str {
-        match self {
-            Self::Module => WITH_MODULES,
-            Self::Wasm(_) => WITHOUT_MODULES,
+/// Those with the module.
+pub(super) const MODULES: Proxies = Proxies { label: MODULE_LABEL, versions: WITH_MODULES };
+
+impl Host {
+    /// The proxies in which it runs what a port's mode needs.
+    pub(super) const fn proxies(&self, mode: Mode) -> Proxies {
+        match (self, mode) {
+            (Self::Module, _) => MODULES,
+            (Self::Wasm(_), Mode::Request) => Proxies { label: WASM_LABEL, versions: WITHOUT_MODULES },
+            (Self::Wasm(_), Mode::Connection) => Proxies { label: WASM_LABEL, versions: THAT_WAIT },
         }
     }
 

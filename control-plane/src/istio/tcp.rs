@@ -81,7 +81,8 @@ impl<'c> Tcp<'c> {
         let owner = (port.namespace == self.facts.root_namespace).then_some(port.origin);
         let name = port.filter_name(&self.runner, Side::Client);
         let all = BTreeMap::new();
-        let desired = patch::envoy_filter_of(&self.runner, &self.facts.root_namespace, name, owner, &all, patches);
+        let proxies = self.runner.proxies(port.protocol.mode);
+        let desired = patch::envoy_filter_of(proxies, &self.facts.root_namespace, name, owner, &all, patches);
         output.desired.push(desired);
     }
 
@@ -206,10 +207,18 @@ impl<'c> Tcp<'c> {
         patches.extend(self.way_in(port));
         patches.push(self.inlet(port, &inlet_name));
         let name = port.filter_name(&self.runner, Side::Server);
-        let owner = Some(port.origin);
-        let desired = patch::envoy_filter_of(&self.runner, port.namespace, name, owner, port.selector, patches);
+        let (owner, proxies) = (Some(port.origin), self.runner.proxies(port.protocol.mode));
+        let desired = patch::envoy_filter_of(proxies, port.namespace, name, owner, port.selector, patches);
         output.desired.push(desired);
     }
+}
+
+/// Somebody wants servers of the port to be chosen by a hash of calls.
+pub(super) fn is_hashed(port: &MeshPort<'_>, services: &Services<'_>) -> bool {
+    let balancer = services.policy(port.host, port.number, None).load_balancer;
+    let by_route = services.router_of(port.host).into_iter().flat_map(|router| &router.spec.routes);
+    balancer.is_some_and(|balancer| balancer.consistent_hash.is_some())
+        || by_route.into_iter().any(|route| !route.hash_policy.is_empty())
 }
 
 /// Hosts to which routes of ports in this shape lead.

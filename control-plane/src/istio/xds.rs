@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde_json::{Value, json};
 
 use super::{Desired, Facts, patch};
-use crate::compile::{Host, mesh::XDS_CLUSTER};
+use crate::{
+    compile::{Host, mesh::XDS_CLUSTER},
+    model::Mode,
+};
 
 /// Our xDS server as sidecars see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +75,7 @@ pub(super) fn cluster(runner: &Host, service: &XdsService, facts: &Facts) -> Des
     }
     let patches = vec![patch::add_cluster(cluster)];
     let name = format!("meltemi-{}xds", runner.word().replace('.', "-"));
-    patch::envoy_filter_of(runner, &facts.root_namespace, name, None, &BTreeMap::new(), patches)
+    patch::envoy_filter_of(runner.proxies(Mode::Request), &facts.root_namespace, name, None, &BTreeMap::new(), patches)
 }
 
 /// As istiod writes it for clusters of the mesh; secrets come from the agent beside the proxy.

@@ -10,7 +10,7 @@ use crate::istio::{MODULE_LABEL, WASM_LABEL};
 /// The first Istio whose proxies load dynamic modules.
 const ISTIO: (u32, u32) = (1, 31);
 /// The first whose proxies get our filters in Wasm.
-const PLUGINS: (u32, u32) = (1, 29);
+const PLUGINS: (u32, u32) = (1, 28);
 /// Where a proxy looks for the module.
 const SEARCH_PATH: &str = "ENVOY_DYNAMIC_MODULES_SEARCH_PATH";
 /// The init container of our injection template that copies the module.
@@ -95,7 +95,7 @@ pub(super) fn of_plugin(pod: &Pod, plugins: bool) -> Option<Finding> {
         ),
         Some(version) if version < PLUGINS => of(
             Level::Error,
-            format!("its sidecar is Istio {tag}, which is too old for our filters in Wasm: 1.29 is the first"),
+            format!("its sidecar is Istio {tag}, which is too old for our filters in Wasm: 1.28 is the first"),
         ),
         _ if !plugins => {
             of(Level::Warning, format!("has the label {}, and nothing is written for it without --wasm", WASM_LABEL.0))
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(of("istio/proxyv2:1.29.0", &[WASM_LABEL.0, MODULE_LABEL.0], true), "", "while a fleet is upgraded");
         assert!(of("istio/proxyv2:1.30.4", &only, false).starts_with("warning: Pod shop/orders-1: has the label"));
         assert!(of("istio/proxyv2:1.31.0", &only, true).contains("meant to have the module"));
-        assert!(of("istio/proxyv2:1.28.0", &only, true).contains("too old"));
+        assert!(of("istio/proxyv2:1.27.0", &only, true).contains("too old"));
         let istiod = pod(&json!({"containers": [{"name": "discovery", "image": "istio/pilot:1.30.0"}]}));
         let finding = of_istiod(&[istiod], "istio-system", true);
         assert!(finding.level == Level::Warning && finding.what.contains("in Wasm"), "{finding}");

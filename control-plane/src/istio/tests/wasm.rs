@@ -4,7 +4,7 @@ use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use prost::Message;
 use serde_json::{Value, json};
 
-use super::{Compiled, Options, XdsService, compile, compiled, facts, object, patches, service};
+use super::{Compiled, Options, XdsService, compile, compiled, facts, object, patches, planned, service};
 use crate::{compile::Code, snapshot::TypeUrl, source::Folder};
 
 const TCP: &str = "{name: tcp-metaprotocol-thrift, port: 9090, targetPort: 9190}";
@@ -59,7 +59,7 @@ fn both_sides_have_hops_before_istiods_clusters() {
         let text = desired.spec.to_string();
         assert!(!text.contains("dynamic_module"), "{}", desired.name);
         for patch in desired.spec["configPatches"].as_array().unwrap() {
-            assert_eq!(patch["match"]["proxy"]["proxyVersion"], r"^1\.(29|30)([^0-9]|$)");
+            assert_eq!(patch["match"]["proxy"]["proxyVersion"], r"^1\.(28|29|30)([^0-9]|$)");
         }
     }
     // Where hops lead.
@@ -121,6 +121,9 @@ fn routes_lead_through_hops_to_ports_of_every_shape() {
         ["CLUSTER ADD", "LISTENER ADD", "EXTENSION_CONFIG ADD"],
         "no listener of a native port is touched"
     );
+    let plan = |yaml: &str| planned(&with_plugins(yaml, image()), HOST).notes;
+    assert_eq!(plan(&yaml), [""; 0]);
+    assert!(plan(&yaml.replace("  - mirror", "  - hashPolicy: [user]\n    mirror"))[0].contains("hash has no effect"));
     // What is wrong with a route is said once.
     let wrong = yaml.replace("host: native", "host: nobody");
     let problems = with_plugins(&wrong, image()).problems;
@@ -135,6 +138,8 @@ fn the_relay_is_told_by_istiod_where_an_agent_fetches_its_code() {
     let client = object(&compiled, "meltemi-wasm-out-shop-orders-9090");
     assert_eq!(patches(client), ["LISTENER MERGE 10.96.0.12_9090", "EXTENSION_CONFIG ADD"]);
     let relay = all(&compiled, "meltemi-wasm-out-shop-orders-9090").pop().unwrap()["patch"]["value"].clone();
+    let version = &client.spec["configPatches"][0]["match"]["proxy"]["proxyVersion"];
+    assert_eq!(version, r"^1\.(29|30)([^0-9]|$)", "Envoy 1.36 has no tcp_proxy that waits");
     assert_eq!(relay["name"], "meltemi.wasm.relay.out.shop.orders.9090");
     assert_eq!(relay["typed_config"]["config"]["root_id"], "relay");
 }
