@@ -7,16 +7,10 @@ use crate::config::Destination;
 
 /// A table of destinations; without any, all are meant.
 #[derive(Debug, Default)]
-pub struct Destinations {
-    /// By port: a destination of any address, and those of one.
-    ports: HashMap<u16, OfPort>,
-}
+pub struct Destinations(HashMap<Place, Entry>);
 
-#[derive(Debug, Default)]
-struct OfPort {
-    any: Option<Entry>,
-    addresses: HashMap<IpAddr, Entry>,
-}
+/// A port, of one address or of any.
+type Place = (u16, Option<IpAddr>);
 
 /// The `:authority` of a destination, if it has its own.
 type Entry = Option<Box<str>>;
@@ -24,21 +18,17 @@ type Entry = Option<Box<str>>;
 impl Destinations {
     /// Of two that are the same the first counts; an address counts before any.
     pub fn new(all: &[Destination]) -> Self {
-        let mut ports: HashMap<u16, OfPort> = HashMap::new();
+        let mut places: HashMap<Place, Entry> = HashMap::new();
         for Destination { address, port, authority } in all {
-            let of_port = ports.entry(*port).or_default();
-            let entry = || authority.as_deref().map(Box::from);
-            match address {
-                Some(address) => _ = of_port.addresses.entry(address.to_canonical()).or_insert_with(entry),
-                None => _ = of_port.any.get_or_insert_with(entry),
-            }
+            let place = (*port, address.map(|address| address.to_canonical()));
+            places.entry(place).or_insert_with(|| authority.as_deref().map(Box::from));
         }
-        Self { ports }
+        Self(places)
     }
 
     /// None is named: all connections are meant.
     pub fn are_all(&self) -> bool {
-        self.ports.is_empty()
+        self.0.is_empty()
     }
 
     /// Whether connections to this address are meant; `None`: the address is no IP, and meant only if all are.
@@ -48,8 +38,7 @@ impl Destinations {
 
     /// What the table has for an address: an `:authority`, or none of its own.
     pub fn find(&self, address: IpAddr, port: u16) -> Option<Option<&str>> {
-        let of_port = self.ports.get(&port)?;
-        let entry = of_port.addresses.get(&address.to_canonical()).or(of_port.any.as_ref())?;
+        let entry = self.0.get(&(port, Some(address.to_canonical()))).or_else(|| self.0.get(&(port, None)))?;
         Some(entry.as_deref())
     }
 }

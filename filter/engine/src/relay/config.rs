@@ -1,13 +1,13 @@
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
-    config::{CodecConfig, Destination, LimitsConfig, VERSION},
+    config::{CodecConfig, Destination, LimitsConfig, VERSION, readable},
     route::config::RouteConfig,
 };
 
 /// Configuration of the network filter `relay`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RelayConfig {
     /// Schema version: 1.
@@ -26,6 +26,12 @@ pub struct RelayConfig {
     /// Routes; the first that matches is taken.
     pub routes: Vec<RouteConfig>,
 }
+
+readable!(RelayConfig { version, codec, routes } or {
+    limits: LimitsConfig::default(),
+    destinations: Vec::new(),
+    max_in_flight: default_max_in_flight()
+});
 
 const fn default_max_in_flight() -> u32 {
     256

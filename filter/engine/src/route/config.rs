@@ -1,10 +1,17 @@
 //! Configuration of a route table.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::config::{
+    Blank, Read, Wrong,
+    read::{object, unknown},
+    readable,
+};
 
 /// One route.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteConfig {
     /// Its name.
@@ -33,8 +40,20 @@ pub struct RouteConfig {
     pub response_mutation: Vec<ChangeConfig>,
 }
 
+readable!(RouteConfig {} or {
+    name: String::new(),
+    matches: Vec::new(),
+    clusters: Vec::new(),
+    hash: Vec::new(),
+    deny: false,
+    abort_millionths: 0,
+    rate_limit: None,
+    request_mutation: Vec::new(),
+    response_mutation: Vec::new()
+});
+
 /// A condition on one value of the metadata. Without any test the value must be there.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MatchConfig {
     /// `service`, `method`, or the name of a header.
@@ -48,8 +67,10 @@ pub struct MatchConfig {
     pub ignore_case: bool,
 }
 
+readable!(MatchConfig {} or { key: String::new(), test: None, invert: false, ignore_case: false });
+
 /// A test of a value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Test {
     /// The whole value.
@@ -66,8 +87,40 @@ pub enum Test {
     Present(bool),
 }
 
+impl Blank for Test {
+    fn blank() -> Self {
+        Self::Present(true)
+    }
+}
+
+impl Read for Test {
+    fn read(&mut self, value: &Value) -> Result<(), Box<Wrong>> {
+        fn of<T: Read + Blank>(value: &Value) -> Result<T, Box<Wrong>> {
+            let mut content = T::blank();
+            content.read(value).map(|()| content)
+        }
+        let tests = object(value)?;
+        let (Some((name, value)), 1) = (tests.iter().next(), tests.len()) else {
+            return Err(Wrong::new(format!("one test is expected, not {}", tests.len())));
+        };
+        *self = match name.as_str() {
+            "exact" => Self::Exact(of(value)?),
+            "prefix" => Self::Prefix(of(value)?),
+            "suffix" => Self::Suffix(of(value)?),
+            "regex" => Self::Regex(of(value)?),
+            "range" => match of::<Vec<i64>>(value)?[..] {
+                [first, end] => Self::Range(first, end),
+                _ => return Err(Wrong::kind(value, "two integers")),
+            },
+            "present" => Self::Present(of(value)?),
+            other => return Err(unknown(other, &["exact", "prefix", "suffix", "regex", "range", "present"])),
+        };
+        Ok(())
+    }
+}
+
 /// A cluster and its share.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterConfig {
     /// Envoy's cluster.
@@ -76,8 +129,10 @@ pub struct ClusterConfig {
     pub weight: u32,
 }
 
+readable!(ClusterConfig { name, weight } or {});
+
 /// A change of one header.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeConfig {
     /// Its name.
@@ -87,8 +142,10 @@ pub struct ChangeConfig {
     pub value: Option<String>,
 }
 
+readable!(ChangeConfig { key } or { value: None });
+
 /// A token bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BucketConfig {
     /// Tokens that fit in.
@@ -98,3 +155,5 @@ pub struct BucketConfig {
     /// Milliseconds between fills.
     pub fill_interval_ms: u64,
 }
+
+readable!(BucketConfig { max_tokens, tokens_per_fill, fill_interval_ms } or {});

@@ -78,9 +78,13 @@ impl Route {
         if total_weight == 0 && !config.deny {
             return Err("clusters`: the weights add up to 0".to_owned());
         }
-        let mut hash = config.hash.clone();
-        hash.sort_unstable();
-        hash.dedup();
+        // In order, each once.
+        let mut hash: Vec<String> = Vec::new();
+        for key in &config.hash {
+            if let Err(place) = hash.binary_search(key) {
+                hash.insert(place, key.clone());
+            }
+        }
         Ok(Self {
             name: config.name.clone(),
             deny: config.deny,

@@ -12,10 +12,9 @@ mod relay;
 use std::sync::Arc;
 
 use meltemi_engine::{
-    config::{self, ConfigError, DeclareConfig, InletConfig, OutletConfig},
+    config::{self, Blank, ConfigError, DeclareConfig, InletConfig, OutletConfig, Read},
     relay::RelayConfig,
 };
-use serde::de::DeserializeOwned;
 
 use crate::abi::{Accept, ConfigScope, Connections, RequestConfig};
 
@@ -52,10 +51,10 @@ pub(crate) fn listener(name: &[u8], config: &[u8]) -> Result<Arc<dyn Accept>, Co
 }
 
 /// Reads a configuration, in whichever form this Envoy gives it.
-fn read<T: DeserializeOwned>(config: &[u8]) -> Result<T, ConfigError> {
+fn read<T: Read + Blank>(config: &[u8]) -> Result<T, ConfigError> {
     // The binary form begins with the tag of its first field, which is a line end: JSON may as well.
     match config.starts_with(b"\n").then(|| proto_struct::read(config)).flatten() {
-        Some(json) => config::parse(json.to_string().as_bytes()),
+        Some(json) => config::read(&json),
         None => config::parse(config),
     }
 }

@@ -5,8 +5,16 @@ use std::collections::BTreeMap;
 
 use meltemi_core::{Codec, CodecEntry, Limits, Options};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::Serialize;
+use serde_json::Value;
 use thiserror::Error;
+
+pub(crate) mod read;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use read::readable;
+pub use read::{Blank, Read, Wrong};
 
 /// The only version there is.
 pub const VERSION: u32 = 1;
@@ -20,28 +28,36 @@ pub const MOST_FRAME_BYTES: u32 = 32 << 20;
 pub struct ConfigError(pub String);
 
 /// Reads a configuration from JSON.
-pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, ConfigError> {
-    /// What every version has.
-    #[derive(Deserialize)]
-    struct AnyVersion {
-        version: u32,
-    }
+pub fn parse<T: Read + Blank>(json: &[u8]) -> Result<T, ConfigError> {
+    let value = serde_json::from_slice(json).map_err(|error| ConfigError(format!("filter configuration: {error}")))?;
+    read(&value)
+}
 
-    // First: the fields of another version are not known here, and are not what is wrong.
-    let wrong = match serde_json::from_slice(json) {
-        Ok(AnyVersion { version }) => (version != VERSION).then_some(version),
-        Err(_) => None,
-    };
-    if let Some(other) = wrong {
-        return Err(ConfigError(format!(
+/// Reads a configuration from a JSON value.
+pub fn read<T: Read + Blank>(value: &Value) -> Result<T, ConfigError> {
+    let mut config = T::blank();
+    read_into(&mut config, value)?;
+    Ok(config)
+}
+
+fn read_into(config: &mut dyn Read, value: &Value) -> Result<(), ConfigError> {
+    check_version(value)?;
+    Ok(config.read(value)?)
+}
+
+/// First: the fields of another version are not known here, and are not what is wrong.
+fn check_version(value: &Value) -> Result<(), ConfigError> {
+    let version = value.get("version").and_then(Value::as_u64).and_then(|version| u32::try_from(version).ok());
+    match version {
+        Some(other) if other != VERSION => Err(ConfigError(format!(
             "filter configuration: field `version`: this module reads version {VERSION}, not {other}"
-        )));
+        ))),
+        _ => Ok(()),
     }
-    serde_json::from_slice(json).map_err(|error| ConfigError(format!("filter configuration: {error}")))
 }
 
 /// Which codec, and its options.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CodecConfig {
     /// The codec's name, e.g. `thrift`.
@@ -50,6 +66,8 @@ pub struct CodecConfig {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
 }
+
+readable!(CodecConfig { name } or { options: BTreeMap::new() });
 
 impl CodecConfig {
     /// The options as the codec reads them.
@@ -75,7 +93,7 @@ impl CodecConfig {
 }
 
 /// Upper bounds on what a peer may make the filter hold or walk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
     /// Bytes in one frame; in the outlet, on Envoy 1.38, no more than 32 MiB.
@@ -104,6 +122,14 @@ impl Default for LimitsConfig {
     }
 }
 
+readable!(LimitsConfig {} or {
+    max_frame_bytes: Self::default().max_frame_bytes,
+    max_header_bytes: Self::default().max_header_bytes,
+    max_headers: Self::default().max_headers,
+    max_depth: Self::default().max_depth,
+    max_elements: Self::default().max_elements
+});
+
 impl LimitsConfig {
     /// They need not be said.
     fn are_default(&self) -> bool {
@@ -125,7 +151,7 @@ impl From<&LimitsConfig> for Limits {
 }
 
 /// An address that a filter acts on. Connections to other addresses pass untouched.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Destination {
     /// IP address; any if absent.
@@ -138,8 +164,10 @@ pub struct Destination {
     pub authority: Option<String>,
 }
 
+readable!(Destination { port } or { address: None, authority: None });
+
 /// Configuration of the network filter `inlet`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InletConfig {
     /// Schema version: 1.
@@ -165,6 +193,14 @@ pub struct InletConfig {
     pub pass_headers: Vec<String>,
 }
 
+readable!(InletConfig { version, codec } or {
+    limits: LimitsConfig::default(),
+    authority: None,
+    destinations: Vec::new(),
+    max_in_flight: default_max_in_flight(),
+    pass_headers: Vec::new()
+});
+
 fn default_max_in_flight() -> u32 {
     256
 }
@@ -185,7 +221,7 @@ impl InletConfig {
 }
 
 /// Configuration of the upstream bridge `outlet`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutletConfig {
     /// Schema version: 1.
@@ -200,6 +236,8 @@ pub struct OutletConfig {
     pub pass_headers: Vec<String>,
 }
 
+readable!(OutletConfig { version, codec } or { limits: LimitsConfig::default(), pass_headers: Vec::new() });
+
 impl OutletConfig {
     /// Configuration for a codec, everything else default.
     pub fn new(codec: CodecConfig) -> Self {
@@ -208,7 +246,7 @@ impl OutletConfig {
 }
 
 /// Configuration of the listener filter `declare`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeclareConfig {
     /// Schema version: 1.
@@ -220,6 +258,11 @@ pub struct DeclareConfig {
     #[serde(default = "default_application_protocols")]
     pub application_protocols: Vec<String>,
 }
+
+readable!(DeclareConfig { version } or {
+    destinations: Vec::new(),
+    application_protocols: default_application_protocols()
+});
 
 fn default_application_protocols() -> Vec<String> {
     vec!["h2c".to_owned()]
