@@ -170,6 +170,18 @@ def test_a_pod_that_is_gone_is_retried_around(space, echo, wasm):
         assert set(call(me, service.ip, PORT + 2, count=120)) == {"stays: hello x"}
 
 
+def test_two_services_on_one_port(space, echo, applied):
+    """Nothing of theirs collides in a server's sidecar."""
+    twin = space.service("twin", {"app": "echo"}, [{"name": NAMED, "port": PORT + 6, "targetPort": PORT}])
+    space.pods["v2"].has(f"hop|inbound|{PORT}||{twin.host}:{PORT + 6}")
+    leads(space, echo, applied, "v2")
+    for name in CLIENTS:
+        space.pods[name].has(f".out.{twin.host}:{PORT + 6}")
+        eventually(space.pods[name], twin.ip, PORT + 6, lambda seen: set(seen) <= BOTH, count=20)
+        assert set(call(space.pods[name], echo.ip, PORT, count=20)) == {"v2: hello x"}
+    assert refused(space) == {}
+
+
 def test_headless(space, echo, applied):
     """Pods by their own addresses."""
     port = PORT + 3

@@ -75,6 +75,16 @@ pub(crate) fn inbound_cluster(target: u16) -> String {
     format!("inbound|{target}||")
 }
 
+/// Where routes at a server lead: to that cluster, or the hop before it. Several services may have the port, and no hop may
+/// be there twice.
+pub(crate) fn inbound_to(runner: &Host, host: &str, port: u16, target: u16) -> String {
+    let cluster = inbound_cluster(target);
+    match runner {
+        Host::Module => cluster,
+        Host::Wasm(_) => hop::name(&format!("{cluster}{host}:{port}")),
+    }
+}
+
 /// Adds the HCMs of a port in request mode, and their routes, for sidecars that run our filters so.
 pub(crate) fn managers(
     port: &Port,
@@ -91,9 +101,6 @@ pub(crate) fn managers(
         for host in &mut routes.virtual_hosts {
             host.typed_per_filter_config = limits.of_host();
         }
-        if runner != &Host::Module {
-            hop::lead_through(&mut routes);
-        }
         output.add(TypeUrl::Route, name, &routes);
         let mut manager = listener::manager(name, port, Some(limits::idle_filter()), limits.global_filter());
         let rds = Rds { config_source: Some(ours()), route_config_name: name.to_owned() };
@@ -106,12 +113,16 @@ pub(crate) fn managers(
     let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new(), host: runner.clone() };
     let (client, server) = Limits::new(router, protocol, services, problems).of_sides();
     let name = outbound_name(runner, &port.host, port.number);
-    let routes = routes::configuration(&name, port, protocol, router, &client, services, problems);
+    let mut routes = routes::configuration(&name, port, protocol, router, &client, services, problems);
+    if runner != &Host::Module {
+        hop::lead_through(&mut routes);
+    }
     add(Side::Client, &name, &client, routes, &mut output);
     for target in targets {
         let name = inbound_name(runner, &port.host, port.number, *target);
+        let cluster = inbound_to(runner, &port.host, port.number, *target);
         let action = RouteAction {
-            cluster_specifier: Some(ClusterSpecifier::Cluster(inbound_cluster(*target))),
+            cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
             timeout: span(Duration::ZERO),
             rate_limits: server.for_all(),
             ..RouteAction::default()

@@ -13,8 +13,6 @@ use super::{
     manager::router,
     patch::{self, Side},
 };
-use crate::compile::hop;
-
 /// Under which the listener filter `original_dst` of an internal listener finds where a connection was meant to go.
 const DESTINATION: &str = "envoy.filters.listener.original_dst.local_ip";
 
@@ -24,10 +22,9 @@ const NO_LIMIT: u32 = u32::MAX;
 /// Other servers that are tried for a connection.
 const TRIES: u32 = 2;
 
-/// The patches that put a hop before a cluster of istiod's; `outlet` is the name of its outlet's configuration.
-pub(super) fn patches(side: Side, cluster: &str, outlet: &Value) -> [Value; 2] {
-    let name = hop::name(cluster);
-    [patch::add_cluster_of(side, self::cluster(&name)), patch::add_listener(side, listener(&name, cluster, outlet))]
+/// The patches that put a hop of this name before a cluster of istiod's.
+pub(super) fn patches(side: Side, name: &str, cluster: &str, outlet: &Value) -> [Value; 2] {
+    [patch::add_cluster_of(side, self::cluster(name)), patch::add_listener(side, listener(name, cluster, outlet))]
 }
 
 /// What stands before an inlet for the sake of the hops behind it: some of istiod's clusters, as those of headless services

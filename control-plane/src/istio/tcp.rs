@@ -90,21 +90,17 @@ impl<'c> Tcp<'c> {
     fn requests(&mut self, port: &MeshPort<'_>) -> Vec<Value> {
         let inlet_name = port.extension_name(&self.runner, "inlet", Side::Client);
         let name = mesh::outbound_name(&self.runner, port.host, port.number);
-        let cluster = self.leads_to(compile::cluster_name(port.host, port.number, None));
+        let cluster = compile::cluster_name(port.host, port.number, None);
+        let cluster = match self.runner {
+            Host::Module => cluster,
+            Host::Wasm(_) => compile::hop::name(&cluster),
+        };
         let ours = [patch::network_filter(&self.runner, &inlet_name, false), manager(&self.runner, &name, &cluster)];
         let filters: Vec<Value> = self.before_inlet().into_iter().chain(ours).collect();
         let mut patches = self.listeners(port, &name, &filters, &[keeper(&name)]);
         patches.extend(self.way_out(port));
         patches.push(self.inlet(port, &inlet_name));
         patches
-    }
-
-    /// The cluster that routes name for one of istiod's.
-    fn leads_to(&self, cluster: String) -> String {
-        match self.runner {
-            Host::Module => cluster,
-            Host::Wasm(_) => compile::hop::name(&cluster),
-        }
     }
 
     /// How requests get to the servers of a port, from its clients.
@@ -115,7 +111,8 @@ impl<'c> Tcp<'c> {
         }
         let subsets = self.services.rule_of(port.host).into_iter().flat_map(|rule| &rule.spec.subsets);
         let clusters = std::iter::once(None).chain(subsets.map(|subset| Some(subset.name.as_str())));
-        self.hops(Side::Client, port, clusters.map(|subset| compile::cluster_name(port.host, port.number, subset)))
+        let clusters = clusters.map(|subset| compile::cluster_name(port.host, port.number, subset));
+        self.hops(Side::Client, port, clusters.map(|cluster| (compile::hop::name(&cluster), cluster)))
     }
 
     /// The same, at its servers.
@@ -124,13 +121,17 @@ impl<'c> Tcp<'c> {
             let bridge = |target| patch::bridge(Side::Server, json!({"portNumber": target}), &outlet(port));
             return port.targets.iter().map(bridge).collect();
         }
-        self.hops(Side::Server, port, port.targets.iter().map(|target| mesh::inbound_cluster(*target)))
+        let hop = |target| mesh::inbound_to(&self.runner, port.host, port.number, target);
+        let hops = port.targets.iter().map(|target| (hop(*target), mesh::inbound_cluster(*target)));
+        self.hops(Side::Server, port, hops)
     }
 
-    fn hops(&self, side: Side, port: &MeshPort<'_>, clusters: impl Iterator<Item = String>) -> Vec<Value> {
+    /// Hops by their names and the clusters that they are before.
+    fn hops(&self, side: Side, port: &MeshPort<'_>, all: impl Iterator<Item = (String, String)>) -> Vec<Value> {
         let name = port.extension_name(&self.runner, "outlet", side);
         let filter = patch::network_filter(&self.runner, &name, false);
-        let mut patches: Vec<Value> = clusters.flat_map(|cluster| hop::patches(side, &cluster, &filter)).collect();
+        let mut patches: Vec<Value> =
+            all.flat_map(|(name, cluster)| hop::patches(side, &name, &cluster, &filter)).collect();
         patches.push(patch::network_extension(&self.runner, &name, "outlet", &outlet(port)));
         patches
     }
@@ -199,7 +200,7 @@ impl<'c> Tcp<'c> {
             let inlet = patch::network_filter(&self.runner, &inlet_name, false);
             let filters = self.before_inlet().into_iter().chain([inlet]);
             patches.extend(filters.map(|filter| patch::insert(&place, TCP_PROXY, filter)));
-            let cluster = self.leads_to(mesh::inbound_cluster(*target));
+            let cluster = mesh::inbound_to(&self.runner, port.host, port.number, *target);
             let name = mesh::inbound_name(&self.runner, port.host, port.number, *target);
             patches.push(patch::replace_tcp_proxy(&place, manager(&self.runner, &name, &cluster)));
             patches.push(patch::add_chain(&place, keeper(&name)));

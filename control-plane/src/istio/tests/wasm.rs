@@ -115,7 +115,10 @@ fn routes_lead_through_hops_to_ports_of_every_shape() {
     let full = |prefix: &str| names.map(|name| format!("{prefix}{name}.shop.svc.cluster.local"));
     assert_eq!(clusters(&compiled, &format!("meltemi.hcm.out.{HOST}:9090")), full(""));
     assert_eq!(clusters(&compiled, &format!("meltemi.wasm.hcm.out.{HOST}:9090")), full("hop|"));
-    assert_eq!(clusters(&compiled, &format!("meltemi.wasm.hcm.in.{HOST}:9090.9190")), ["hop|inbound|9190||"]);
+    assert_eq!(
+        clusters(&compiled, &format!("meltemi.wasm.hcm.in.{HOST}:9090.9190")),
+        [format!("hop|inbound|9190||{HOST}:9090")]
+    );
     assert_eq!(
         patches(object(&compiled, "meltemi-wasm-out-shop-native-9090")),
         ["CLUSTER ADD", "LISTENER ADD", "EXTENSION_CONFIG ADD"],
