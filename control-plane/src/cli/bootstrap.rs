@@ -6,6 +6,7 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::out;
 use crate::{
     compile::re2,
     istio::{san_match, upstream_tls},
@@ -99,7 +100,7 @@ impl FromStr for Target {
 
 impl Bootstrap {
     pub fn run(self) -> anyhow::Result<u8> {
-        print!("{}", quoted(&serde_yaml_ng::to_string(&self.document())?));
+        out::text(quoted(&serde_yaml_ng::to_string(&self.document())?));
         Ok(0)
     }
 

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::out;
 use crate::{compile::Host, last_good::judge, problem::Severity, snapshot::TypeUrl, source::Folder};
 
 /// Check a folder as `serve` would read it: exit code 0 if there is no error, 1 otherwise.
@@ -25,19 +26,19 @@ impl Check {
         let problems: Vec<_> = loaded.problems.into_iter().chain(compiled.problems).collect();
         let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
         if self.json {
-            println!("{}", serde_json::json!(problems));
+            out::line(serde_json::json!(problems));
         } else {
             for problem in &problems {
-                println!("{problem}");
+                out::line(problem);
             }
             let count = |kind| compiled.snapshot.count(kind);
-            println!(
+            out::line(format_args!(
                 "{} listener(s), {} cluster(s), {} route configuration(s); {errors} error(s), {} warning(s)",
                 count(TypeUrl::Listener),
                 count(TypeUrl::Cluster),
                 count(TypeUrl::Route),
                 problems.len().saturating_sub(errors),
-            );
+            ));
         }
         u8::from(errors > 0)
     }

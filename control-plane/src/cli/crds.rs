@@ -1,5 +1,6 @@
 use clap::Args;
 
+use super::out;
 use crate::kubernetes::crds_yaml;
 
 /// Print the Kubernetes definitions of our kinds.
@@ -10,7 +11,7 @@ pub struct Crds {}
 
 impl Crds {
     pub fn run(self) -> anyhow::Result<u8> {
-        print!("{}", crds_yaml()?);
+        out::text(crds_yaml()?);
         Ok(0)
     }
 }

@@ -11,6 +11,8 @@ use anyhow::Context;
 use clap::Args;
 use tempfile::NamedTempFile;
 
+use super::out;
+
 /// The module's name for Envoy, which looks for `lib<name>.so`.
 const FILE: &str = "libmeltemi.so";
 /// Envoy runs as another user, and dies of a folder that it may not read.
@@ -34,7 +36,7 @@ pub struct InstallModule {
 impl InstallModule {
     pub fn run(self) -> anyhow::Result<u8> {
         let size = install(&self.from, &self.folder)?;
-        println!("{}: {size} bytes from {}", self.folder.join(FILE).display(), self.from.display());
+        out::line(format_args!("{}: {size} bytes from {}", self.folder.join(FILE).display(), self.from.display()));
         Ok(0)
     }
 }

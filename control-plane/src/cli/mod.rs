@@ -7,6 +7,7 @@ mod demo;
 mod install_module;
 mod istio;
 mod kubernetes;
+mod out;
 mod reference;
 mod serve;
 mod sidecars;

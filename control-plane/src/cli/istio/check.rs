@@ -1,7 +1,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::mesh::Mesh;
+use super::{super::out, mesh::Mesh};
 use crate::{
     kubernetes::{self, Finding, Level},
     problem::{Problem, Severity},
@@ -44,11 +44,11 @@ impl Check {
         let warnings = of_findings(Level::Warning).saturating_add(of_problems(Severity::Warning));
         if self.json {
             let all = json!({"cluster": findings, "problems": compiled.problems});
-            println!("{}", serde_json::to_string_pretty(&all)?);
+            out::line(serde_json::to_string_pretty(&all)?);
         } else {
             print(&findings, &compiled.problems);
             let taken = compiled.plan.iter().filter(|planned| planned.shape.is_some()).count();
-            println!("{taken} port(s) of ours: {errors} error(s), {warnings} warning(s)");
+            out::line(format_args!("{taken} port(s) of ours: {errors} error(s), {warnings} warning(s)"));
         }
         Ok(u8::from(errors > 0))
     }
@@ -56,9 +56,9 @@ impl Check {
 
 fn print(findings: &[Finding], problems: &[Problem]) {
     for finding in findings {
-        println!("{finding}");
+        out::line(finding);
     }
     for problem in problems {
-        println!("{problem}");
+        out::line(problem);
     }
 }

@@ -1,7 +1,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::mesh::Mesh;
+use super::{super::out, mesh::Mesh};
 use crate::{
     istio::{self, Compiled, Desired, Planned},
     problem::Severity,
@@ -45,7 +45,7 @@ fn print(compiled: &Compiled, output: Output) -> anyhow::Result<()> {
     match output {
         Output::Yaml => {
             for object in &objects {
-                print!("---\n{}", serde_yaml_ng::to_string(object)?);
+                out::text(format_args!("---\n{}", serde_yaml_ng::to_string(object)?));
             }
             for problem in &compiled.problems {
                 eprintln!("{problem}");
@@ -53,14 +53,14 @@ fn print(compiled: &Compiled, output: Output) -> anyhow::Result<()> {
         }
         Output::Json => {
             let all = json!({"ports": compiled.plan, "objects": objects, "problems": compiled.problems});
-            println!("{}", serde_json::to_string_pretty(&all)?);
+            out::line(serde_json::to_string_pretty(&all)?);
         }
         Output::Text => {
             for planned in &compiled.plan {
-                println!("{}", text(planned));
+                out::line(text(planned));
             }
             for problem in &compiled.problems {
-                println!("{problem}");
+                out::line(problem);
             }
         }
     }

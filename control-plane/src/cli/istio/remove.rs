@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 
+use super::super::out;
 use crate::kubernetes::{self, HOLD, Removal};
 
 /// Delete every object that `serve --kubernetes` wrote into a mesh; yours and our own kinds' stay.
@@ -32,12 +33,12 @@ impl Remove {
         let removal = Removal::new(client, &self.namespace);
         if self.dry_run {
             for target in removal.plan().await? {
-                println!("would delete {target}");
+                out::line(format_args!("would delete {target}"));
             }
             return Ok(0);
         }
-        removal.run(|line| println!("{line}")).await?;
-        println!("the mesh is as before; a control plane that still runs writes again after {HOLD:?}");
+        removal.run(|line| out::line(line)).await?;
+        out::line(format_args!("the mesh is as before; a control plane that still runs writes again after {HOLD:?}"));
         Ok(0)
     }
 }

@@ -9,6 +9,7 @@ use meltemi_engine::{
 };
 use schemars::{Schema as JsonSchema, schema_for};
 
+use super::out;
 use crate::model::{ApplicationProtocol, MetaRouter};
 
 /// List the protocols this build speaks, with their options.
@@ -21,7 +22,7 @@ pub struct Codecs {}
 impl Codecs {
     pub fn run(self) -> anyhow::Result<u8> {
         for entry in meltemi_codecs::ALL {
-            println!("{}: {}", entry.name, entry.summary);
+            out::line(format_args!("{}: {}", entry.name, entry.summary));
             for option in entry.options {
                 let values = match option.values {
                     [] => "any text".to_owned(),
@@ -30,7 +31,7 @@ impl Codecs {
                         .collect::<Vec<_>>()
                         .join(", "),
                 };
-                println!("  {}: {values}\n      {}", option.name, option.help);
+                out::line(format_args!("  {}: {values}\n      {}", option.name, option.help));
             }
         }
         Ok(0)
@@ -90,8 +91,8 @@ impl Of {
 impl Schema {
     pub fn run(self) -> anyhow::Result<u8> {
         match self.of {
-            Some(of) => println!("{}", serde_json::to_string_pretty(&of.schema())?),
-            None => print!("{}", page()),
+            Some(of) => out::line(serde_json::to_string_pretty(&of.schema())?),
+            None => out::text(page()),
         }
         Ok(0)
     }
