@@ -18,6 +18,7 @@
 
 #[allow(unsafe_code)]
 mod abi;
+mod few;
 mod host;
 mod vm;
 

@@ -2,12 +2,12 @@
 //! is borrowed meanwhile.
 
 use core::cell::{Cell, RefCell};
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::HashMap, rc::Rc};
 
 use meltemi_core::{Codec, CodecEntry};
 use meltemi_engine::config::{CodecConfig, ConfigError};
 
-use crate::{abi, host};
+use crate::{abi, few::Few, host};
 
 /// What the filters behind us do after a hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,10 +51,10 @@ const SOON: u32 = 1;
 #[derive(Default)]
 struct Vm {
     codecs: Cell<&'static [CodecEntry]>,
-    plugins: RefCell<BTreeMap<u32, Rc<dyn Plugin>>>,
-    connections: RefCell<BTreeMap<u32, Rc<dyn Connection>>>,
+    plugins: RefCell<Few<Rc<dyn Plugin>>>,
+    connections: RefCell<HashMap<u32, Rc<dyn Connection>>>,
     /// Connections that want to be woken, by plugin.
-    waiting: RefCell<BTreeMap<u32, Vec<u32>>>,
+    waiting: RefCell<Few<Vec<u32>>>,
 }
 
 thread_local! {
@@ -75,7 +75,7 @@ pub(crate) fn on_create(context: u32, root: u32) {
     if root == 0 {
         return;
     }
-    let plugin = VM.with(|vm| vm.plugins.borrow().get(&root).cloned());
+    let plugin = VM.with(|vm| vm.plugins.borrow().get(root).cloned());
     if let Some(plugin) = plugin {
         let connection = plugin.accept(Context { number: context, root });
         VM.with(|vm| vm.connections.borrow_mut().insert(context, connection));
@@ -124,8 +124,8 @@ pub(crate) fn on_closed(context: u32, by_us: bool) {
 
 pub(crate) fn on_delete(context: u32) {
     let gone = VM.with(|vm| {
-        vm.plugins.borrow_mut().remove(&context);
-        vm.waiting.borrow_mut().remove(&context);
+        vm.plugins.borrow_mut().remove(context);
+        vm.waiting.borrow_mut().remove(context);
         vm.connections.borrow_mut().remove(&context)
     });
     // Not while the map is borrowed.
@@ -134,14 +134,14 @@ pub(crate) fn on_delete(context: u32) {
 
 /// Wakes those that want it.
 pub(crate) fn on_tick(root: u32) {
-    let waiting = VM.with(|vm| vm.waiting.borrow_mut().remove(&root)).unwrap_or_default();
+    let waiting = VM.with(|vm| vm.waiting.borrow_mut().remove(root)).unwrap_or_default();
     for context in &waiting {
         if let Some(connection) = connection(*context).filter(|_| abi::set_context(*context)) {
             connection.on_wakeup();
         }
     }
     abi::set_context(root);
-    if !VM.with(|vm| vm.waiting.borrow().contains_key(&root)) {
+    if !VM.with(|vm| vm.waiting.borrow().get(root).is_some()) {
         abi::set_tick(0);
     }
 }
@@ -151,12 +151,18 @@ impl Context {
     pub(crate) fn wake_later(self) {
         let first = VM.with(|vm| {
             let mut waiting = vm.waiting.borrow_mut();
-            let first = !waiting.contains_key(&self.root);
-            let of_plugin = waiting.entry(self.root).or_default();
-            if !of_plugin.contains(&self.number) {
-                of_plugin.push(self.number);
+            match waiting.get_mut(self.root) {
+                Some(of_plugin) => {
+                    if !of_plugin.contains(&self.number) {
+                        of_plugin.push(self.number);
+                    }
+                    false
+                }
+                None => {
+                    waiting.insert(self.root, vec![self.number]);
+                    true
+                }
             }
-            first
         });
         if first {
             abi::set_tick(SOON);
