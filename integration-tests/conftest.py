@@ -1,5 +1,6 @@
 """Fixtures: one Envoy version a run of each test, and a world that ends with the test."""
 
+import json
 import os
 import pathlib
 import sys
@@ -9,6 +10,7 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "peers" / "thrift"), str(HERE.parent / "scripts")]
 
+import features  # noqa: E402
 import setup  # noqa: E402
 from harness import FILTER_HOST, World  # noqa: E402
 from wire import Dubbo, Thrift  # noqa: E402
@@ -17,6 +19,11 @@ VERSIONS = os.environ.get("MELTEMI_ENVOYS", " ".join(setup.WASM_ENVOYS if FILTER
 
 # Of the module alone, or of the control plane.
 collect_ignore = ["test_control_plane.py", "test_declare.py", "test_docs.py", "test_image.py"] if FILTER_HOST == "wasm" else []
+
+
+def pytest_collection_finish(session):
+    if "MELTEMI_FEATURES" in os.environ:
+        pathlib.Path(os.environ["MELTEMI_FEATURES"]).write_text(json.dumps(features.gather(session.items)))
 
 
 def pytest_generate_tests(metafunc):

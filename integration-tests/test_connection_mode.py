@@ -27,6 +27,7 @@ def on(method, **more):
     return {"match": {"attributes": {"method": {"exact": method}}}, "route": [to(HOST, "v1")], **more}
 
 
+@pytest.mark.feature("connection mode: deny, fault, limit, no route, malformed")
 def test_connections_are_routed_by_their_first_request(world, wire):
     port = mesh(world, wire, on("deny", deny=True), on("abort", fault={"abort": {}}),
                 on("limited", localRateLimit={"maxTokens": 1, "fillInterval": "600s"}), on("hello"),
@@ -157,6 +158,9 @@ def test_a_reply_to_somebody_else(world, wire):
         assert peer.ended()
 
 
+@pytest.mark.feature("connection mode: deny, fault, limit, no route, malformed", module="answered",
+                     wasm="the connection is closed, counted as `unanswered`",
+                     why="`tcp_proxy` writes nothing that could be replaced; an answer in the turn of the server's goes with it")
 def test_too_large(world, wire):
     server = Server(per_frame(wire.answer))
     port = single(world, wire, server.port, {
@@ -217,6 +221,7 @@ def test_drain(world, wire):
     assert errors(world, wire, "upstream_reset") == 0 and world.in_flight(wire.name) == 0
 
 
+@pytest.mark.feature("connection mode: routes, changes, counts")
 @pytest.mark.parametrize("transport, protocol", [("framed", "binary"), ("unframed", "compact"), ("header", "binary")])
 def test_real_thrift(world, transport, protocol):
     port, one = free_port(), free_port()

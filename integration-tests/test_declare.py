@@ -44,6 +44,7 @@ def ask(port: int, request: bytes) -> bytes:
 REQUEST = b"GET /hello HTTP/1.1\r\nhost: other.test\r\n\r\n"
 
 
+@pytest.mark.feature("shared HTTP ports (`declare`)", why="Envoy runs no Wasm in listener filters")
 def test_declared_destinations_get_the_chain_for_http(world, wire):
     servers = [Server(per_frame(lambda frame, name=name: wire.answer(frame, name))) for name in (b"one", b"two")]
     other = Server(http)

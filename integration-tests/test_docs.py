@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+import features
 from clients import client
 from harness import DIST, ROOT, free_port, wait_until
 from test_tls import Authority
@@ -139,3 +140,8 @@ def test_ready_made_bootstraps_work(world, file):
     world.static_envoy(text, wait_for=[int(ports["9090"])])
     with client(int(ports["9090"])) as demo:
         assert demo.hello("you") == "v1: hello you"
+
+
+def test_the_table_of_wasm_is_what_the_tests_say():
+    text = features.PAGE.read_text()
+    assert features.page(text) == text, "integration-tests/features.py --write makes it"

@@ -44,6 +44,7 @@ def consume(port, *operations, **options):
     return dict(re.findall(r"^(\S+) -> (.*) \(\d+ us\)$", done.stdout, re.M)) or pytest.fail(done.stdout + done.stderr)
 
 
+@pytest.mark.feature("Dubbo with Java consumers and providers: hessian2 and fastjson2, heartbeats, generic and one-way calls")
 @pytest.mark.parametrize("serialization", ["hessian2", "fastjson2"])
 def test_everything_a_consumer_does(world, serialization):
     port = mesh(world, serialization=serialization)

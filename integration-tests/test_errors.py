@@ -49,6 +49,7 @@ def only(method, **more):
     return {"name": method, "match": {"attributes": {"method": {"exact": method}}}, "route": [to(HOST)], **more}
 
 
+@pytest.mark.feature("errors in the protocol: no route, no server, reset")
 def test_no_route(mesh, fails, wire):
     server = Server(per_frame(wire.answer))
     fails(mesh({server.port: "v1"}, router(HOST, only("fine"))), "no_route")
@@ -65,6 +66,7 @@ def test_connection_refused(mesh, fails):
 HOWS = pytest.mark.parametrize("how", [Peer.close, Peer.reset], ids=["fin", "rst"])
 
 
+@pytest.mark.feature("errors in the protocol: no route, no server, reset")
 @HOWS
 def test_reset_before_the_reply(mesh, fails, wire, how):
     def behave(peer):
@@ -97,6 +99,7 @@ def test_a_reply_to_somebody_else(mesh, fails, wire):
     fails(mesh({server.port: "v1"}), "bad_reply")
 
 
+@pytest.mark.feature("timeouts")
 def test_timeout(mesh, fails, wire):
     release = threading.Event()
 
@@ -118,6 +121,7 @@ POOLS = {
 }
 
 
+@pytest.mark.feature("circuit breaker `http2MaxRequests`", module="no", why="behind a bridge, Envoy counts connections")
 @pytest.mark.parametrize("pool", POOLS)
 def test_overflow(world, mesh, wire, pool):
     """Two calls on a connection and one on each of two more, at once."""
@@ -150,6 +154,7 @@ def test_overflow(world, mesh, wire, pool):
         assert (got["id"], got["ok"]) == (number, True)
 
 
+@pytest.mark.feature("local and global rate limits")
 def test_local_rate_limit(mesh, fails, wire):
     server = Server(per_frame(wire.answer))
     bucket = {"maxTokens": 2, "tokensPerFill": 1, "fillInterval": "600s"}
@@ -175,6 +180,7 @@ def test_local_rate_limit_with_conditions(mesh, fails, wire):
     fails(port, "rate_limited")
 
 
+@pytest.mark.feature("local and global rate limits")
 def test_global_rate_limit(mesh, fails, wire):
     """Against a gRPC server of the test's own with Envoy's API: it says no to every request about `hello`."""
     import grpc
@@ -204,11 +210,13 @@ def test_global_rate_limit(mesh, fails, wire):
     fails(port, "internal", method="fine", then_works=False)
 
 
+@pytest.mark.feature("faults")
 def test_injected_abort(mesh, fails, wire):
     server = Server(per_frame(wire.answer))
     fails(mesh({server.port: "v1"}, router(HOST, only("hello", fault={"abort": {}}), {"route": [to(HOST)]})), "aborted")
 
 
+@pytest.mark.feature("faults")
 def test_injected_delay(world, mesh, wire):
     server = Server(per_frame(wire.answer))
     fault = {"delay": {"fixedDelay": "0.3s"}}
@@ -218,6 +226,7 @@ def test_injected_delay(world, mesh, wire):
     assert sum(world.stats("fault.delays_injected").values()) == 1
 
 
+@pytest.mark.feature("denied calls, and RBAC")
 def test_denied(mesh, fails, wire):
     server = Server(per_frame(wire.answer))
     fails(mesh({server.port: "v1"}, router(HOST, only("hello", deny=True), {"route": [to(HOST)]})), "denied")
@@ -241,6 +250,7 @@ def static(world, wire):
     return make
 
 
+@pytest.mark.feature("denied calls, and RBAC")
 def test_denied_by_rbac(static, fails, wire):
     """An HCM that is not ours says less about its replies: status and text must do."""
     v3 = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
@@ -285,6 +295,7 @@ def test_draining(world, static, wire):
     assert world.counter(f"meltemi.{wire.name}.errors.draining") == 1
 
 
+@pytest.mark.feature("malformed and too large frames are refused")
 def test_too_large(world, mesh, wire):
     server = Server(per_frame(wire.answer))
     port = mesh({server.port: "v1"}, {
@@ -341,6 +352,7 @@ MALFORMED = {
 }
 
 
+@pytest.mark.feature("malformed and too large frames are refused")
 @pytest.mark.parametrize("name", MALFORMED)
 def test_malformed(world, name):
     wire, request, code, ends = MALFORMED[name]
@@ -380,6 +392,7 @@ def drain_listeners(world):
     urllib.request.urlopen(urllib.request.Request(address, method="POST"), timeout=10).close()
 
 
+@pytest.mark.feature("drain")
 def test_drain(world, mesh, wire):
     """A listener goes: what is in flight is answered, then the connection ends. Dubbo clients are told before."""
     release = threading.Event()

@@ -67,6 +67,9 @@ def test_sizes_and_cuttings(world, mode):
     assert [Thrift.value(peer.frame()) for _ in range(3)] == [b"cut"] * 3
 
 
+@pytest.mark.feature("a client that reads nothing", module="is asked for nothing more",
+                     wasm="is served on, within bounds, until Envoy, where it knows `per_connection_buffer_high_watermark_timeout`, "
+                          "closes it after a minute", why="nobody tells a plugin that the client does not read")
 @MODES
 def test_a_client_that_never_reads(world, mode):
     port = mesh(world, Server(per_frame(lambda frame: reply(frame, b"y" * 100_000))), mode=mode)
@@ -144,6 +147,7 @@ def test_connections_opened_and_closed(world, wire, mode, count):
     assert kept <= 200
 
 
+@pytest.mark.feature("configuration that changes under load, and mistakes in it")
 @pytest.mark.parametrize("wire, mode", [(Thrift, "request"), (Dubbo, "request"), (Thrift, "connection")],
                          ids=lambda value: getattr(value, "name", str(value)))
 def test_changes_under_load(world, wire, mode):
@@ -183,6 +187,7 @@ def test_changes_under_load(world, wire, mode):
     assert load.failures == []
 
 
+@pytest.mark.feature("drain")
 @pytest.mark.parametrize("how", ["replaced", "drained"])
 @WIRES
 def test_listener_drain_under_load(world, wire, how):

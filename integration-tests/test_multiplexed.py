@@ -42,6 +42,7 @@ def binary(frame: bytes, value: bytes) -> bytes:
     return struct.pack(">HBB", 0xDABB, 0x02, 20) + frame[4:12] + struct.pack(">I", len(body)) + body
 
 
+@pytest.mark.feature("many calls at once on one connection")
 @MODES
 def test_200_at_once_each_gets_its_own(world, mode):
     def answer(frame):

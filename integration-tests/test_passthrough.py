@@ -86,6 +86,7 @@ class Recorder:
                 peer.send(reply)
 
 
+@pytest.mark.feature("frames without a change pass byte for byte, in both modes")
 @pytest.mark.parametrize("mode", ["request", "connection"])
 @pytest.mark.parametrize("name", CAPTURES)
 def test_captured_frames_pass_untouched(world, name, mode):

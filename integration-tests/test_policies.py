@@ -39,6 +39,7 @@ def ask(wire, port, method="hello", **options):
     return wire.parse(frame), frame
 
 
+@pytest.mark.feature("timeouts")
 def test_per_try_timeout(mesh, wire):
     """The first try is given up after its own time, and the second gets the reply within the call's."""
     tries = []
@@ -66,6 +67,7 @@ def failure(wire, frame):
     return struct.pack(">HBB", 0xDABB, 0x02, 80) + frame[4:12] + struct.pack(">I", len(body)) + body
 
 
+@pytest.mark.feature("outlier detection by errors of the protocol")
 def test_a_server_that_answers_with_protocol_errors_is_ejected(mesh, wire):
     bad, good = Server(per_frame(lambda frame: failure(wire, frame))), Server(per_frame(wire.answer))
     outliers = {"consecutive5xxErrors": 3, "interval": "0.1s", "baseEjectionTime": "300s", "maxEjectionPercent": 50}
@@ -167,6 +169,7 @@ def test_consistent_hash_by_metadata(mesh, wire):
     assert len(set.union(*places.values())) > 1, "not all of them at one place"
 
 
+@pytest.mark.feature("consistent hashing")
 @pytest.mark.parametrize("mode", ["request", "connection"])
 def test_consistent_hash_by_source(world, wire, mode):
     servers = named(wire, 4)
@@ -182,6 +185,7 @@ def test_consistent_hash_by_source(world, wire, mode):
     assert len(places) == 1
 
 
+@pytest.mark.feature("circuit breakers of connections and waiting requests")
 def test_breaker_of_connections(mesh, wire):
     """Never more connections than allowed: what finds none free waits for one."""
     open_now, most, lock = set(), [0], threading.Lock()

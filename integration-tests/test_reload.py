@@ -115,6 +115,7 @@ def taken_name(files):
     files["a-thief"] = [thief]
 
 
+@pytest.mark.feature("configuration that changes under load, and mistakes in it")
 @pytest.mark.parametrize("mistake", [
     wrong_subset, wrong_condition, wrong_kind, wrong_group, wrong_endpoint, wrong_annotation, wrong_subset_name, wrong_policy,
     taken_port, taken_name], ids=lambda mistake: mistake.__name__)

@@ -37,6 +37,7 @@ POLICIES = [
 ]
 
 
+@pytest.mark.feature("retry of a reply by its status", module="from Envoy 1.40", why="a bug of Envoy's bridges")
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy["retry_on"])
 @pytest.mark.parametrize("behind", [b"", b"\xda\xbbxx"], ids=["whole", "with bytes behind it"])
 def test_a_failure_that_the_server_said(world, wire, retries, policy, behind):
@@ -125,6 +126,7 @@ def test_the_largest_frames_of_every_envoy(world):
     assert got["ok"] and got["asked"] == 2, got
 
 
+@pytest.mark.feature("frames above 32 MiB", module="from Envoy 1.39", why="a bug of Envoy's bridges")
 def test_larger_frames_where_envoy_counts_its_pieces(world, envoy_version):
     counts = envoy_version >= "1.39" or FILTER_HOST == "wasm"
     got = large(world, 72 * MIB, 70 * MIB if counts else 1 * MIB)

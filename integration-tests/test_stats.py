@@ -22,6 +22,8 @@ def read(world, name: str, value: int) -> None:
     wait_until(lambda: world.stats(f"{name}$").get(name) == value, f"{name} to be {value}")
 
 
+@pytest.mark.feature("statistics", module="`dynamicmodulescustom.meltemi.…`", wasm="`wasmcustom.meltemi.…`; no `panics`: a panic ends the VM",
+                     why="Envoy's prefix")
 @pytest.mark.parametrize("mode", ["request", "connection"])
 def test_counters(world, wire, mode):
     slow = {}
@@ -105,6 +107,8 @@ def lines(path, count: int) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.feature("service and method in access logs", module="`%FILTER_STATE(meltemi.method:PLAIN)%`",
+                     wasm="`%FILTER_STATE(wasm.meltemi.method:PLAIN)%`", why="Envoy's prefix")
 def test_access_log_and_rules_by_method(world, wire, tmp_path):
     server, port, path = Server(per_frame(wire.answer)), free_port(), tmp_path / "access.log"
     header = {"name": "x-meltemi-method", "string_match": {"exact": "secret"}}

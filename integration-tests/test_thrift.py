@@ -25,6 +25,7 @@ def mesh(world, *routes, transport="framed", protocol="binary", **policy):
     return port
 
 
+@pytest.mark.feature("Thrift in every form")
 @pytest.mark.parametrize("transport, protocol, zlib", FORMS)
 def test_every_form_works(world, transport, protocol, zlib):
     port = mesh(world, transport=transport, protocol=protocol)
@@ -47,6 +48,7 @@ def test_every_form_works(world, transport, protocol, zlib):
     assert world.log("v1").count("fire one-way") == 3
 
 
+@pytest.mark.feature("routes by method, weight and header")
 def test_routing_by_method_weight_and_header(world):
     port = mesh(world,
                 {"name": "gray", "match": {"attributes": {"env": {"exact": "gray"}}}, "route": [to(HOST, "v2")]},
@@ -77,6 +79,7 @@ def test_conditions(world):
     assert version() == "v2", "what is missing is not `keep`"
 
 
+@pytest.mark.feature("changes of headers, both ways")
 def test_mutation_reaches_the_server_and_the_client(world):
     """The server is a Thrift client's mirror: a raw THeader server that shows what it got."""
     import struct
@@ -107,6 +110,7 @@ def test_mutation_reaches_the_server_and_the_client(world):
     assert b"drop" not in got[0] and b"gray" not in got[0]
 
 
+@pytest.mark.feature("retries around servers that are gone")
 def test_a_dead_version_is_retried_around(world):
     port = mesh(world, {"name": "both", "route": [to(HOST)]})
     world.stop("v2")
@@ -114,6 +118,7 @@ def test_a_dead_version_is_retried_around(world):
         assert {demo.hello("x")[:2] for _ in range(50)} == {"v1"}
 
 
+@pytest.mark.feature("mirrors")
 def test_mirror(world):
     port = mesh(world, {"name": "all", "route": [to(HOST, "v1")], "mirror": {"host": HOST, "subset": "v2"}})
     with client(port) as demo:
@@ -125,6 +130,7 @@ def test_mirror(world):
     assert world.log("v1").count("fire copied") == 5
 
 
+@pytest.mark.feature("consistent hashing")
 def test_hash_keeps_callers_at_their_server(world):
     port = mesh(world, {"name": "all", "route": [to(HOST)], "hashPolicy": ["user"]}, transport="header",
                 loadBalancer={"consistentHash": {"httpHeaderName": "user"}})
@@ -137,6 +143,7 @@ def test_hash_keeps_callers_at_their_server(world):
     assert len(set.union(*homes.values())) == 2
 
 
+@pytest.mark.feature("one-way calls")
 def test_one_way_calls_of_all_sizes_arrive(world):
     from harness import wait_until
     port = mesh(world)

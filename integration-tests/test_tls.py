@@ -37,6 +37,7 @@ def tls_server(authority, wire):
     return listener.getsockname()[1]
 
 
+@pytest.mark.feature("mutual TLS on both sides")
 @pytest.mark.parametrize("mode", ["request", "connection"])
 @pytest.mark.parametrize("wire", [Thrift, Dubbo], ids=lambda wire: wire.name)
 def test_mtls_on_both_sides(world, tmp_path, wire, mode):

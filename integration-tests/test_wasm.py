@@ -101,6 +101,7 @@ def test_no_bytes_of_the_fuzz_corpus_end_the_vm(world):
         world.stop("envoy")
 
 
+@pytest.mark.feature("code over HTTP, with its hash", why="a shared object is a file")
 def test_code_over_http(world):
     """Envoys fetch the plugin themselves, and take only what has the hash."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=DIST)
