@@ -20,6 +20,7 @@ from echo import BOTH
 from harness import DIST, ROOT, wait_until
 from load import in_threads
 from objects import destination_rule, host_of, meta_router, to
+from steady import Steady
 
 PORT = 9090
 NAMED = "tcp-metaprotocol-thrift"
@@ -224,6 +225,36 @@ def test_connection_mode(space, echo, applied, envoy):
     else:
         assert set(call(me, service.ip, port, count=20)) <= BOTH
         assert f".relay.out.{space.name}.relayed" not in me.admin("/config_dump")
+
+
+def test_changes_under_load(space, echo, applied):
+    """Routes and subsets come and go, and with them listeners and clusters of the hops: no call fails."""
+    port, me = PORT + 8, space.pods["wasm"]
+    for version in ("v1", "v2"):
+        space.pods[version].thrift_server(port, transport="header")
+    service = space.service("loaded", {"app": "echo"}, [{"name": NAMED, "port": port}])
+
+    def subsets(*more: str):
+        applied(destination_rule("loaded", service.host, "v1", "v2", *more))
+    subsets()
+    me.has(f"hop|outbound|{port}|v2|{service.host}")
+    load = Steady(me, service.ip, port)
+    try:
+        load.settles("v1", "v2")
+        for _ in range(2):
+            for version in ("v1", "v2"):
+                applied(meta_router("loaded", service.host, {"route": [to(service.host, version)]}))
+                load.settles(version)
+                subsets("v3")
+                me.has(f"hop|outbound|{port}|v3|{service.host}")
+                load.more(500)
+                subsets()
+                me.lacks(f"hop|outbound|{port}|v3|{service.host}")
+                load.more(500)
+    finally:
+        load.end()
+    assert set(load.seen) == {"v1", "v2"}, load.seen
+    assert me.rejected() == {}
 
 
 def test_without_the_control_plane(space, echo, applied, controller, wasm):

@@ -37,7 +37,7 @@ impl Remove {
             }
             return Ok(0);
         }
-        removal.run(|line| out::line(line)).await?;
+        removal.run(out::line).await?;
         out::line(format_args!("the mesh is as before; a control plane that still runs writes again after {HOLD:?}"));
         Ok(0)
     }
