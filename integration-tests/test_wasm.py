@@ -1,9 +1,12 @@
 """What only plugins in Wasm do: end and come again, and come over HTTP. Runs in the suite of Wasm alone."""
 
+import contextlib
 import functools
 import hashlib
 import http.server
+import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -101,30 +104,75 @@ def test_no_bytes_of_the_fuzz_corpus_end_the_vm(world):
         world.stop("envoy")
 
 
-@pytest.mark.feature("code over HTTP, with its hash", why="a shared object is a file")
-def test_code_over_http(world):
-    """Envoys fetch the plugin themselves, and take only what has the hash."""
+@pytest.mark.timeout(600)
+def test_the_same_sources_give_the_same_bytes(tmp_path):
+    """Wherever they, their dependencies and what is built of them lie."""
+    def build(root, **environment):
+        done = subprocess.run([sys.executable, root / "wasm-build" / "build.py", "--codec", "thrift"], text=True, capture_output=True,
+                              env=os.environ | environment)
+        if done.returncode == 3:
+            pytest.skip("SKIPPED two builds: no compiler for Wasm")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return (root / "dist" / "meltemi-thrift.wasm").read_bytes()
+    copy, home = tmp_path / "elsewhere", tmp_path / "cargo"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns("target", ".cache", ".git", "dist"), symlinks=True)
+    home.symlink_to(os.environ.get("CARGO_HOME", pathlib.Path.home() / ".cargo"))
+    if (toolchain := ROOT / ".cache" / "wasm-toolchain").exists():
+        (copy / ".cache").mkdir()
+        (copy / ".cache" / "wasm-toolchain").symlink_to(toolchain.resolve())
+    assert build(copy, CARGO_HOME=str(home)) == build(ROOT)
+
+
+@contextlib.contextmanager
+def page():
+    """The URL of the plugin on a web server."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=DIST)
     web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=web.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{web.server_address[1]}/{WASM.name}"
-    server, port = Server(per_frame(Thrift.answer)), free_port()
-    world.write("all", service(HOST, port, {server.port: "v1"}), router(HOST, {"route": [to(HOST)]}))
-    world.serve(wasm=["--wasm", url, "--wasm-sha256", hashlib.sha256(WASM.read_bytes()).hexdigest()])
-    world.envoy(wait_for=[port])
+    try:
+        yield f"http://127.0.0.1:{web.server_address[1]}/{WASM.name}"
+    finally:
+        web.shutdown()
 
-    def works():
-        peer = Peer.connect(port)
-        peer.socket.settimeout(5)
-        try:
-            peer.send(Thrift.call(1, "hello"))
-            return Thrift.parse(peer.frame())["ok"]
-        except EOFError:
-            return False
-        finally:
-            peer.close()
-    wait_until(works, "the plugin to be fetched")
-    web.shutdown()
+
+def over_http(world, url: str, digest: str, answer=Thrift.answer) -> int:
+    """A service behind plugins that come from there; gives its port."""
+    server, port = Server(per_frame(answer)), free_port()
+    world.write("all", service(HOST, port, {server.port: "v1"}), router(HOST, {"route": [to(HOST)]}))
+    world.serve(wasm=["--wasm", url, "--wasm-sha256", digest])
+    world.envoy(wait_for=[port])
+    return port
+
+
+def works(port: int) -> bool:
+    peer = Peer.connect(port)
+    peer.socket.settimeout(5)
+    try:
+        peer.send(Thrift.call(1, "hello"))
+        return Thrift.parse(peer.frame())["ok"]
+    except (EOFError, ConnectionResetError):
+        return False
+    finally:
+        peer.close()
+
+
+@pytest.mark.feature("code over HTTP, with its hash", why="a shared object is a file")
+def test_code_over_http(world):
+    """Envoys fetch the plugin themselves."""
+    with page() as url:
+        port = over_http(world, url, hashlib.sha256(WASM.read_bytes()).hexdigest())
+        wait_until(lambda: works(port), "the plugin to be fetched")
+
+
+def test_code_with_another_hash(world):
+    """It is not run. Listeners are there, but connections are closed, and nothing goes to the server past the plugin."""
+    asked = []
+    with page() as url:
+        port = over_http(world, url, "0" * 64, lambda frame: asked.append(frame) or Thrift.answer(frame))
+        wait_until(lambda: "Plugin configured to fail closed failed to load" in world.log("envoy"), "Envoy to say so")
+        assert "Retry limit exceeded for fetching data from remote data source" in world.log("envoy")
+        assert [works(port) for _ in range(3)] == [False] * 3 and asked == []
+        assert world.processes["envoy"].poll() is None
 
 
 def test_a_wrong_configuration_names_its_place(world):

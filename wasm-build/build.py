@@ -121,6 +121,7 @@ def codecs() -> list[str]:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="only the plugin with every codec")
+    parser.add_argument("--codec", choices=codecs(), help="only the plugin with this codec")
     parser.add_argument("--crate", type=pathlib.Path, metavar="CARGO_TOML", help="the plugin of this crate")
     parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="where the plugin of --crate goes")
     options = parser.parse_args()
@@ -132,8 +133,9 @@ def main():
         keep(cargo(options.crate.resolve(), None, environment, "release"), options.output, begun)
         return
     manifest = ROOT / "codecs" / "module" / "Cargo.toml"
-    keep(cargo(manifest, None, environment, "wasm"), DIST / "meltemi.wasm", begun)
-    for codec in [] if options.all else codecs():
+    if not options.codec:
+        keep(cargo(manifest, None, environment, "wasm"), DIST / "meltemi.wasm", begun)
+    for codec in [] if options.all else [options.codec] if options.codec else codecs():
         begun = time.monotonic()
         place = DIST / f"meltemi-{codec}.wasm"
         keep(cargo(manifest, [codec], environment, "wasm"), place, begun)
