@@ -17,6 +17,14 @@
 
 use std::borrow::Cow;
 
+/// Filter state that access logs can read: the service of the inlet's last request, or of the call by which the relay's
+/// connection was routed.
+pub const SERVICE_STATE: &str = "meltemi.service";
+/// Filter state that access logs can read: the method of the same.
+pub const METHOD_STATE: &str = "meltemi.method";
+/// Filter state of a connection that an inlet has taken: its protocol.
+pub const INLET_STATE: &str = "meltemi.inlet";
+
 /// Everything that is ours starts with this, in both directions, and never enters a frame.
 pub const PREFIX: &str = "x-meltemi-";
 /// Request: the codec's name.

@@ -5,9 +5,10 @@ use meltemi_engine::{
     Close,
     config::{ConfigError, InletConfig},
     inlet::{Inlet, InletShared},
+    names,
 };
 
-use super::{INLET_KEY, METHOD_KEY, SERVICE_KEY, clock::now, congestion::Client, metrics::InletMetrics};
+use super::{clock::now, congestion::Client, metrics::InletMetrics};
 use crate::{
     abi::{ConfigScope, Connection, ConnectionEvent, Connections, Network, Status, Wakeup},
     registry,
@@ -124,7 +125,8 @@ impl InletConnection {
         self.with(|engine| {
             let (service, method) = engine.current();
             let state = &mut *self.state.borrow_mut();
-            for (key, new, old) in [(SERVICE_KEY, service, &mut state.service), (METHOD_KEY, method, &mut state.method)]
+            for (key, new, old) in
+                [(names::SERVICE_STATE, service, &mut state.service), (names::METHOD_STATE, method, &mut state.method)]
             {
                 if new != old {
                     old.clear();
@@ -184,8 +186,8 @@ impl Connection for InletConnection {
         };
         // Two objects of a mesh may have put an inlet into one chain, as two services on one port of a pod do: the second
         // would see the first one's HTTP.
-        if let Some(authority) = authority.filter(|_| !envoy.has_filter_state(INLET_KEY)) {
-            envoy.set_filter_state(INLET_KEY, shared.protocol().as_bytes());
+        if let Some(authority) = authority.filter(|_| !envoy.has_filter_state(names::INLET_STATE)) {
+            envoy.set_filter_state(names::INLET_STATE, shared.protocol().as_bytes());
             let mut engine = Inlet::new(shared.clone(), authority.as_bytes());
             engine.set_connection_name(self.client.name().as_bytes());
             *self.engine.borrow_mut() = Some(engine);

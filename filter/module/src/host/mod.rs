@@ -18,13 +18,6 @@ use meltemi_engine::{
 
 use crate::abi::{Accept, ConfigScope, Connections, RequestConfig};
 
-/// Filter state that access logs can read: service and method of the inlet's last request, or of the call by which the
-/// relay's connection was routed.
-const SERVICE_KEY: &str = "meltemi.service";
-const METHOD_KEY: &str = "meltemi.method";
-/// Filter state of a connection that an inlet has taken: its protocol.
-const INLET_KEY: &str = "meltemi.inlet";
-
 /// The network filter of a name.
 pub(crate) fn network(name: &[u8], config: &[u8], scope: ConfigScope) -> Result<Arc<dyn Connections>, ConfigError> {
     match name {

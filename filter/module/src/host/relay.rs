@@ -8,10 +8,11 @@ use std::{
 use meltemi_engine::{
     Close,
     config::ConfigError,
+    names,
     relay::{Relay, RelayConfig, RelayShared},
 };
 
-use super::{METHOD_KEY, SERVICE_KEY, clock::now, metrics::InletMetrics};
+use super::{clock::now, metrics::InletMetrics};
 use crate::{
     abi::{ConfigScope, Connection, ConnectionEvent, Connections, Network, Status, Wakeup},
     registry,
@@ -94,8 +95,8 @@ impl RelayConnection {
     fn publish(&self, envoy: Network) {
         self.with(|engine| {
             let (service, method) = engine.routed();
-            envoy.set_filter_state(SERVICE_KEY, service);
-            envoy.set_filter_state(METHOD_KEY, method);
+            envoy.set_filter_state(names::SERVICE_STATE, service);
+            envoy.set_filter_state(names::METHOD_STATE, method);
         });
     }
 

@@ -1,65 +1,12 @@
 //! The hosts under a fake Envoy.
 
-use meltemi_core::{
-    Capabilities, Codec, CodecEntry, Connection, DecodeError, Decoded, EncodeError, Failure, FailureKind, Frame,
-    FrameKind, InFlight, Limits, Metadata, Ordering, Outcome, Peer, Ticket,
-};
+use meltemi_core::testing::lines::LINES;
 use meltemi_engine::h2;
 
 use crate::abi::fake::{Bridge, NetworkFilter, accept, close, envoy, version};
 
 mod outlet;
 mod relay;
-
-/// Lines: what a client sends is a method, what a server sends a result; `busy` is a failure. The line `bug` is one.
-struct Lines;
-
-const LINES: CodecEntry = CodecEntry {
-    name: "lines",
-    summary: "",
-    options: &[],
-    service_aliases: &[],
-    build: |options| options.check_names(&[]).map(|()| Box::new(Lines) as Box<dyn Codec>),
-};
-
-impl Codec for Lines {
-    fn name(&self) -> &'static str {
-        "lines"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Ordering::Ordered)
-    }
-
-    fn connect(&self, peer: Peer, _: &Limits) -> Box<dyn Connection> {
-        Box::new(LineConnection(peer))
-    }
-}
-
-struct LineConnection(Peer);
-
-impl Connection for LineConnection {
-    fn decode<'a>(&'a mut self, buf: &'a [u8], _: &dyn InFlight) -> Result<Decoded<'a>, DecodeError> {
-        let Some(end) = buf.iter().position(|byte| *byte == b'\n') else {
-            return Ok(Decoded::Incomplete { needed: 1 });
-        };
-        assert_ne!(&buf[..end], b"bug", "a bug of the codec");
-        let kind = match self.0 {
-            Peer::Client => FrameKind::Request,
-            Peer::Server if &buf[..end] == b"busy" => FrameKind::Response(Outcome::Failure(FailureKind::Overflow)),
-            Peer::Server => FrameKind::Response(Outcome::Ok),
-        };
-        let metadata = Metadata::new(b"", &buf[..end]);
-        Ok(Decoded::Frame(Frame { bytes: &buf[..=end], kind, id: 0, metadata, context: b"" }))
-    }
-
-    fn error_reply(&mut self, _: &Ticket, failure: &Failure<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        out.extend(format!("{}\n", failure.kind).as_bytes());
-        Ok(())
-    }
-
-    fn reset(&mut self) {}
-}
 
 const CONFIG: &str = r#"{"version": 1, "codec": {"name": "lines"}}"#;
 

@@ -5,10 +5,10 @@ use meltemi_engine::{
     Close,
     config::{ConfigError, InletConfig},
     inlet::{Inlet, InletShared},
+    names,
 };
 
 use super::{
-    METHOD_KEY, SERVICE_KEY,
     behind::{Behind, Engine},
     destination,
     metrics::{InFlight, Metrics},
@@ -18,9 +18,6 @@ use crate::{
     abi,
     vm::{Action, Connection, Context, Plugin, build},
 };
-
-/// Property of a connection that an inlet has taken: its protocol.
-const INLET_KEY: &str = "meltemi.inlet";
 
 /// Plugin `inlet`.
 pub(super) struct InletPlugin {
@@ -100,7 +97,9 @@ impl Engine for Client {
         let stats = self.engine.take_stats();
         self.metrics.report(&stats, || self.engine.take_duration(), &mut self.in_flight);
         let (service, method) = self.engine.current();
-        for (key, new, old) in [(SERVICE_KEY, service, &mut self.service), (METHOD_KEY, method, &mut self.method)] {
+        for (key, new, old) in
+            [(names::SERVICE_STATE, service, &mut self.service), (names::METHOD_STATE, method, &mut self.method)]
+        {
             if new != old {
                 old.clear();
                 old.extend_from_slice(new);
@@ -119,9 +118,9 @@ impl Connection for InletConnection {
         };
         // Two objects of a mesh may have put an inlet into one chain, as two services on one port of a pod do: the second
         // would see the first one's HTTP.
-        let taken = || abi::property(INLET_KEY).is_some();
+        let taken = || abi::property(names::INLET_STATE).is_some();
         if let Some(authority) = authority.filter(|_| !taken()) {
-            abi::set_property(INLET_KEY, shared.protocol().as_bytes());
+            abi::set_property(names::INLET_STATE, shared.protocol().as_bytes());
             let client = Client {
                 engine: Inlet::new(shared.clone(), authority.as_bytes()),
                 metrics: self.plugin.metrics.clone(),

@@ -22,11 +22,6 @@ use meltemi_engine::{
 
 use crate::{abi, vm::Plugin};
 
-/// Properties that access logs can read (`%FILTER_STATE(wasm.meltemi.service:PLAIN)%`): service and method of the inlet's
-/// last request, or of the call by which the relay's connection was routed.
-const SERVICE_KEY: &str = "meltemi.service";
-const METHOD_KEY: &str = "meltemi.method";
-
 /// The plugin of a `root_id`.
 pub(crate) fn plugin(root_id: &[u8], configuration: &[u8]) -> Result<Rc<dyn Plugin>, ConfigError> {
     match root_id {

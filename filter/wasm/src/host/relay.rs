@@ -7,11 +7,11 @@ use std::{
 
 use meltemi_engine::{
     config::ConfigError,
+    names,
     relay::{Relay, RelayConfig, RelayShared},
 };
 
 use super::{
-    METHOD_KEY, SERVICE_KEY,
     behind::MAX_HELD,
     destination,
     metrics::{InFlight, Metrics},
@@ -133,8 +133,8 @@ impl State {
             }
             self.routed = true;
             let (service, method) = self.engine.routed();
-            abi::set_property(SERVICE_KEY, service);
-            abi::set_property(METHOD_KEY, method);
+            abi::set_property(names::SERVICE_STATE, service);
+            abi::set_property(names::METHOD_STATE, method);
         }
         let last = self.client == Client::Ended && self.engine.ends_sending();
         let sends = !self.engine.to_server().is_empty() && (self.client == Client::Sends || last);

@@ -2,71 +2,13 @@
 
 use core::mem::take;
 
-use meltemi_core::{
-    Capabilities, Codec, CodecEntry, Connection as CodecConnection, DecodeError, Decoded, EncodeError, Failure, Frame,
-    FrameKind, InFlight, Limits, Metadata, Ordering, Outcome, Peer, Rejected, Ticket,
-};
+use meltemi_core::testing::lines::LINES;
 use meltemi_engine::h2;
 
 use crate::{
     abi::fake::envoy,
     vm::{self, Action},
 };
-
-/// Lines: what a client sends is a method, what a server sends a result. `fire` is one-way, `bad` is refused.
-struct Lines;
-
-const LINES: CodecEntry = CodecEntry {
-    name: "lines",
-    summary: "",
-    options: &[],
-    service_aliases: &[],
-    build: |options| options.check_names(&[]).map(|()| Box::new(Lines) as Box<dyn Codec>),
-};
-
-impl Codec for Lines {
-    fn name(&self) -> &'static str {
-        "lines"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Ordering::Ordered)
-    }
-
-    fn connect(&self, peer: Peer, _: &Limits) -> Box<dyn CodecConnection> {
-        Box::new(LineConnection(peer))
-    }
-}
-
-struct LineConnection(Peer);
-
-impl CodecConnection for LineConnection {
-    fn decode<'a>(&'a mut self, buf: &'a [u8], _: &dyn InFlight) -> Result<Decoded<'a>, DecodeError> {
-        let Some(end) = buf.iter().position(|byte| *byte == b'\n') else {
-            return Ok(Decoded::Incomplete { needed: 1 });
-        };
-        let (line, bytes) = (&buf[..end], &buf[..=end]);
-        let kind = match self.0 {
-            Peer::Client if line == b"bad" => {
-                let error = DecodeError::malformed("bad", 0);
-                let length = bytes.len() as u64;
-                let kind = FrameKind::Request;
-                return Ok(Decoded::Rejected(Rejected { kind, id: 0, context: b"", length, error }));
-            }
-            Peer::Client if line == b"fire" => FrameKind::OneWay,
-            Peer::Client => FrameKind::Request,
-            Peer::Server => FrameKind::Response(Outcome::Ok),
-        };
-        Ok(Decoded::Frame(Frame { bytes, kind, id: 0, metadata: Metadata::new(b"", line), context: b"" }))
-    }
-
-    fn error_reply(&mut self, _: &Ticket, failure: &Failure<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        out.extend(format!("{}\n", failure.kind).as_bytes());
-        Ok(())
-    }
-
-    fn reset(&mut self) {}
-}
 
 const READ: u32 = 2;
 const WRITE: u32 = 3;

@@ -1,5 +1,7 @@
 //! Checks for codec authors: run them on every capture you have.
 
+pub mod lines;
+
 use crate::{Codec, Connection, Decoded, Limits, NothingInFlight, Peer};
 
 /// What decoding a stream of bytes gave: one line a frame, and the error it ended with, if any.
