@@ -29,7 +29,9 @@ impl Bucket {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let interval = Duration::from_millis(self.config.fill_interval_ms.max(1));
         let filled = *state.filled.get_or_insert(now);
-        let fills = now.saturating_sub(filled).as_nanos().checked_div(interval.as_nanos()).unwrap_or(0);
+        // Whole milliseconds are enough, as those of the interval are: of nanoseconds there are too many for 64 bits.
+        let passed = u64::try_from(now.saturating_sub(filled).as_millis()).unwrap_or(u64::MAX);
+        let fills = passed / self.config.fill_interval_ms.max(1);
         if fills > 0 {
             // After ages the bucket is full, however many fills they were.
             let fills = u32::try_from(fills).ok();

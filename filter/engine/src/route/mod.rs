@@ -46,10 +46,12 @@ impl RouteTable {
     /// # Errors
     /// If one is wrong; the message names its place.
     pub fn new(routes: &[RouteConfig]) -> Result<Self, ConfigError> {
-        let compile = |(index, route): (usize, &RouteConfig)| {
-            Route::new(route).map_err(|error| ConfigError(format!("field `routes[{index}].{error}")))
-        };
-        Ok(Self { routes: routes.iter().enumerate().map(compile).collect::<Result<_, _>>()? })
+        let mut compiled = Vec::with_capacity(routes.len());
+        for (index, route) in routes.iter().enumerate() {
+            let wrong = |error| ConfigError(format!("field `routes[{index}].{error}"));
+            compiled.push(Route::new(route).map_err(wrong)?);
+        }
+        Ok(Self { routes: compiled })
     }
 
     /// The number of the route that takes a request.
