@@ -92,8 +92,8 @@ async fn resources(
         return Err((StatusCode::BAD_REQUEST, format!("there is no such type; there are: {known}\n")));
     }
     let of = |kind: TypeUrl| {
-        let resources = snapshot.of(kind).filter(|r| choice.name.as_ref().is_none_or(|name| r.name == *name));
-        resources.map(|r| json!({"name": r.name, "version": r.version, "content": show(&r.any)})).collect()
+        let resources = snapshot.of(kind).filter(|r| choice.name.as_ref().is_none_or(|name| *r.name == **name));
+        resources.map(|r| json!({"name": &*r.name, "version": &*r.version, "content": show(&r.any)})).collect()
     };
     Ok(Json(kinds.into_iter().map(|kind| (format!("{kind:?}"), of(kind))).collect()))
 }

@@ -58,19 +58,19 @@ impl TypeUrl {
 /// One resource.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resource {
-    /// Its name.
-    pub name: String,
-    /// Hash of its content.
-    pub version: String,
+    /// Its name; shared with the streams that were given it, which are many.
+    pub name: Arc<str>,
+    /// Hash of its content; likewise.
+    pub version: Arc<str>,
     /// The packed message.
     pub any: Any,
 }
 
 impl Resource {
     /// Packs a message.
-    pub fn new<M: Message + Name>(name: impl Into<String>, message: &M) -> Self {
+    pub fn new<M: Message + Name>(name: impl Into<Arc<str>>, message: &M) -> Self {
         let any = Any { type_url: M::type_url(), value: message.encode_to_vec() };
-        Self { name: name.into(), version: version_of(&any.value), any }
+        Self { name: name.into(), version: version_of(&any.value).into(), any }
     }
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn version_of(content: &impl Hash) -> String {
 /// All resources at one time; never changed.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    resources: BTreeMap<TypeUrl, BTreeMap<String, Arc<Resource>>>,
+    resources: BTreeMap<TypeUrl, BTreeMap<Arc<str>, Arc<Resource>>>,
     /// Of all resources of each type, once somebody has asked.
     versions: OnceLock<BTreeMap<TypeUrl, String>>,
 }
@@ -121,7 +121,7 @@ impl Snapshot {
 
 /// Version of a set of resources.
 pub fn version_of_all<'a>(resources: impl Iterator<Item = &'a Arc<Resource>>) -> String {
-    let all: Vec<(&str, &str)> = resources.map(|r| (r.name.as_str(), r.version.as_str())).collect();
+    let all: Vec<(&str, &str)> = resources.map(|r| (&*r.name, &*r.version)).collect();
     version_of(&all)
 }
 

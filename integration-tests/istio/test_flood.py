@@ -15,7 +15,7 @@ from kube import ApiError
 SERVICES, ROUTERS = 200, 40
 NAMES = [f"s{index}" for index in range(SERVICES)]
 # Longer than the longest pause between two tries of a watch, several times over.
-GONE = 20
+GONE = 30
 TYPE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 
 

@@ -52,7 +52,7 @@ fn resources(served: &Served) -> Vec<(String, String)> {
     TypeUrl::ALL
         .into_iter()
         .flat_map(|kind| served.compiled.snapshot.of(kind))
-        .map(|resource| (resource.name.clone(), resource.version.clone()))
+        .map(|resource| (resource.name.to_string(), resource.version.to_string()))
         .collect()
 }
 

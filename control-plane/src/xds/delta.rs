@@ -33,18 +33,18 @@ pub(super) struct Delta {
 /// What the proxy wants of a type, and what it has.
 #[derive(Default)]
 struct Watched {
-    names: BTreeSet<String>,
+    names: BTreeSet<Arc<str>>,
     wildcard: bool,
     /// Responses without an answer: names in them, by nonce.
-    pending: BTreeMap<String, Vec<String>>,
+    pending: BTreeMap<String, Vec<Arc<str>>>,
     /// Why the proxy refused the newest version of a resource, by name.
-    refused: BTreeMap<String, String>,
+    refused: BTreeMap<Arc<str>, String>,
     /// Versions that the proxy was given, by name.
-    has: BTreeMap<String, String>,
+    has: BTreeMap<Arc<str>, Arc<str>>,
     /// Sent again even if unchanged.
-    force: BTreeSet<String>,
+    force: BTreeSet<Arc<str>>,
     /// Asked for, and not there: said once, so that the proxy need not wait.
-    missing: BTreeSet<String>,
+    missing: BTreeSet<Arc<str>>,
     /// Asked for, and still without any answer.
     owed: bool,
     /// The proxy has all that it asked for of the world's resources of this version.
@@ -77,7 +77,8 @@ impl Session for Delta {
         if first {
             watched.owed = true;
             // What it has from an earlier connection need not be sent again.
-            watched.has.extend(request.initial_resource_versions);
+            let has = request.initial_resource_versions.into_iter();
+            watched.has.extend(has.map(|(name, version)| (name.into(), version.into())));
             watched.wildcard = kind.is_wildcard() && request.resource_names_subscribe.is_empty();
         }
         if !(request.resource_names_subscribe.is_empty() && request.resource_names_unsubscribe.is_empty()) {
@@ -87,6 +88,7 @@ impl Session for Delta {
             if name == "*" {
                 watched.wildcard = true;
             } else {
+                let name = self.view.get(kind, &name).map_or_else(|| name.into(), |resource| resource.name.clone());
                 // Asked for again, it is sent again: the proxy may have dropped it.
                 if !first {
                     watched.has.remove(&name);
@@ -99,9 +101,9 @@ impl Session for Delta {
             if name == "*" {
                 watched.wildcard = false;
             }
-            watched.names.remove(&name);
-            watched.has.remove(&name);
-            watched.missing.remove(&name);
+            watched.names.remove(name.as_str());
+            watched.has.remove(name.as_str());
+            watched.missing.remove(name.as_str());
         }
         if let Some(names) = watched.pending.remove(&request.response_nonce) {
             match &request.error_detail {
@@ -196,7 +198,7 @@ impl Delta {
         let wanted: BTreeMap<&str, &Arc<Resource>> = if watched.wildcard {
             self.view.all(kind)
         } else {
-            watched.names.iter().filter_map(|name| Some((name.as_str(), self.view.get(kind, name)?))).collect()
+            watched.names.iter().filter_map(|name| Some((&**name, self.view.get(kind, name)?))).collect()
         };
         let force = core::mem::take(&mut watched.force);
         let changed: Vec<&Arc<Resource>> = wanted
@@ -206,10 +208,10 @@ impl Delta {
                 watched.has.get(&resource.name) != Some(&resource.version) || force.contains(&resource.name)
             })
             .collect();
-        let mut removed: Vec<String> =
-            watched.has.keys().filter(|name| !keeps && !wanted.contains_key(name.as_str())).cloned().collect();
+        let mut removed: Vec<Arc<str>> =
+            watched.has.keys().filter(|name| !keeps && !wanted.contains_key(&***name)).cloned().collect();
         for name in &watched.names {
-            let missing = !wanted.contains_key(name.as_str()) && (!keeps || !watched.has.contains_key(name));
+            let missing = !wanted.contains_key(&**name) && (!keeps || !watched.has.contains_key(name));
             if missing && watched.missing.insert(name.clone()) && !removed.contains(name) {
                 removed.push(name.clone());
             }
@@ -226,8 +228,8 @@ impl Delta {
             rest = later;
             self.nonce = self.nonce.saturating_add(1);
             let resources = part.iter().map(|resource| DeltaResource {
-                name: resource.name.clone(),
-                version: resource.version.clone(),
+                name: resource.name.to_string(),
+                version: resource.version.to_string(),
                 resource: Some(resource.any.clone()),
                 ..DeltaResource::default()
             });
@@ -237,7 +239,7 @@ impl Delta {
                 system_version_info: version.clone(),
                 resources: resources.collect(),
                 type_url: kind.as_str().to_owned(),
-                removed_resources: core::mem::take(&mut gone),
+                removed_resources: core::mem::take(&mut gone).iter().map(|name| name.to_string()).collect(),
                 nonce: self.nonce.to_string(),
                 ..DeltaDiscoveryResponse::default()
             });
@@ -246,7 +248,7 @@ impl Delta {
                 break;
             }
         }
-        let names: Vec<String> = changed.iter().map(|resource| resource.name.clone()).collect();
+        let names: Vec<Arc<str>> = changed.iter().map(|resource| resource.name.clone()).collect();
         for resource in changed {
             watched.has.insert(resource.name.clone(), resource.version.clone());
             watched.missing.remove(&resource.name);

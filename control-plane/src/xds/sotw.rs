@@ -177,7 +177,8 @@ impl Sotw {
             watched.names.iter().filter_map(|name| self.view.get(kind, name)).cloned().collect()
         };
         let version = version_of_all(resources.iter());
-        let sent: BTreeMap<String, String> = resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect();
+        let sent: BTreeMap<String, String> =
+            resources.iter().map(|r| (r.name.to_string(), r.version.to_string())).collect();
         let news = sent.iter().any(|(name, version)| watched.sent.get(name) != Some(version));
         if !core::mem::take(&mut watched.force) && (version == watched.version || !(news || watched.wildcard)) {
             // Of types that are named one by one nothing is taken away: names that are gone are gone already.

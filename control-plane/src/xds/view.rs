@@ -73,7 +73,7 @@ impl View {
         for kind in REFERRED {
             let lost = self.lost.entry(kind).or_default();
             let gone = self.snapshot.of(kind).filter(|old| snapshot.get(kind, &old.name).is_none());
-            lost.extend(gone.map(|old| (old.name.clone(), old.clone())));
+            lost.extend(gone.map(|old| (old.name.to_string(), old.clone())));
             lost.retain(|name, _| snapshot.get(kind, name).is_none());
         }
         self.ghosts.retain(|name, _| snapshot.get(TypeUrl::Cluster, name).is_none());
@@ -106,7 +106,7 @@ impl View {
         }
         for name in names {
             if self.snapshot.get(TypeUrl::Cluster, name).is_none() {
-                let ghost = Arc::new(Resource::new(name, &ghost(name)));
+                let ghost = Arc::new(Resource::new(name.as_str(), &ghost(name)));
                 self.ghosts.insert(name.clone(), ghost);
             }
         }
@@ -154,7 +154,7 @@ impl View {
     /// All resources of a type, by name.
     pub(super) fn all(&self, kind: TypeUrl) -> BTreeMap<&str, &Arc<Resource>> {
         fn named(resource: &Arc<Resource>) -> (&str, &Arc<Resource>) {
-            (resource.name.as_str(), resource)
+            (&*resource.name, resource)
         }
         if REFERRING.contains(&kind) {
             return self.referring().into_iter().flat_map(|snapshot| snapshot.of(kind)).map(named).collect();

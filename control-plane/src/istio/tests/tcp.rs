@@ -34,14 +34,14 @@ fn a_tcp_port_gets_our_manager_and_a_default_for_the_time_without_us() {
     assert_eq!(routes[0]["route"]["cluster"], "outbound|9090||orders.shop.svc.cluster.local");
     assert_eq!(keeper["filters"][0]["typed_config"]["rds"]["route_config_name"], name);
     assert_ne!(keeper["filters"][0]["name"], HCM, "istiod would unpack it, and patch it as its own");
-    let names = |kind| compiled.snapshot.of(kind).map(|r| r.name.clone()).collect::<Vec<_>>();
+    let names = |kind| compiled.snapshot.of(kind).map(|r| r.name.to_string()).collect::<Vec<_>>();
     assert!(names(ExtensionConfig).contains(&name.to_owned()));
     assert_eq!(names(Route), ["meltemi.hcm.in.orders.shop.svc.cluster.local:9090.9090", name]);
     // The limit of the service is counted where the server is, and comes with the routes: to connections that are open too.
     let limited = |name: &&std::sync::Arc<crate::snapshot::Resource>| {
         String::from_utf8_lossy(&name.any.value).contains("envoy.filters.http.local_ratelimit")
     };
-    let limited: Vec<&str> = compiled.snapshot.of(Route).filter(limited).map(|r| r.name.as_str()).collect();
+    let limited: Vec<&str> = compiled.snapshot.of(Route).filter(limited).map(|r| &*r.name).collect();
     assert_eq!(limited, ["meltemi.hcm.in.orders.shop.svc.cluster.local:9090.9090"]);
     let managers =
         |compiled: &Compiled| compiled.snapshot.of(ExtensionConfig).map(|r| r.version.clone()).collect::<Vec<_>>();
@@ -64,7 +64,7 @@ fn a_connection_mode_port_has_the_relay_and_a_tcp_proxy_that_waits_for_it() {
         chain["filters"].as_array().unwrap().iter().filter_map(|filter| filter["name"].as_str()).collect();
     let host = "orders.shop.svc.cluster.local:9090";
     assert_eq!(names, [format!("meltemi.relay.out.{host}"), format!("meltemi.proxy.out.{host}")]);
-    let mut served: Vec<_> = compiled.snapshot.of(ExtensionConfig).map(|resource| resource.name.clone()).collect();
+    let mut served: Vec<_> = compiled.snapshot.of(ExtensionConfig).map(|resource| resource.name.to_string()).collect();
     served.sort();
     assert_eq!(served, [names[1], names[0]]);
     let model = model(&yaml);

@@ -70,7 +70,8 @@ fn only_resources_that_changed_are_sent() {
 }
 
 fn comes_back(kind: TypeUrl, names: &[&str], has: &[(&str, &str)]) -> DeltaDiscoveryRequest {
-    let version = |(name, content): &(&str, &str)| ((*name).to_owned(), resource_of(kind, name, content).version);
+    let version =
+        |(name, content): &(&str, &str)| ((*name).to_owned(), resource_of(kind, name, content).version.to_string());
     DeltaDiscoveryRequest { initial_resource_versions: has.iter().map(version).collect(), ..subscribe(kind, names) }
 }
 

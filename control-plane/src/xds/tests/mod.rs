@@ -111,6 +111,6 @@ impl<S: Session> Bench<S> {
 /// Which of `candidates` these messages are, by content.
 fn names(kind: TypeUrl, messages: &[Any], candidates: &[&str]) -> Vec<String> {
     let all = world(&candidates.iter().map(|name| (kind, *name)).collect::<Vec<_>>());
-    let name = |any: &Any| all.of(kind).find(|r| r.any == *any).map_or_else(|| "?".to_owned(), |r| r.name.clone());
+    let name = |any: &Any| all.of(kind).find(|r| r.any == *any).map_or_else(|| "?".to_owned(), |r| r.name.to_string());
     messages.iter().map(name).collect()
 }
