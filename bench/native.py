@@ -13,8 +13,10 @@ def cluster(name: str, port: int) -> dict:
         "cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(port)}}]}]}}
 
 
-def listener(name: str, port: int, config: dict) -> dict:
-    return {"name": name, "address": address(port), "filter_chains": [{"filters": [{"name": name, "typed_config": config}]}]}
+def listener(name: str, port: int, config: dict, *before: dict) -> dict:
+    """`before`: filters that come before it."""
+    filters = [*before, {"name": name, "typed_config": config}]
+    return {"name": name, "address": address(port), "filter_chains": [{"filters": filters}]}
 
 
 def tcp_proxy(to: str) -> dict:

@@ -15,9 +15,9 @@ def struct(**value) -> dict:
     return {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"version": 1} | value}
 
 
-def ours(name: str, wasm=WASM, **config) -> dict:
+def ours(name: str, wasm=WASM, host=FILTER_HOST, **config) -> dict:
     """Our network filter `inlet`, `relay` or (in Wasm) `outlet`."""
-    if FILTER_HOST == "wasm":
+    if host == "wasm":
         return {"name": name, "typed_config": {"@type": f"{V3}.filters.network.wasm.v3.Wasm", "config": {
             "name": name, "root_id": name, "failure_policy": "FAIL_RELOAD",
             "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": json.dumps({"version": 1} | config)},

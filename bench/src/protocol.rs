@@ -8,13 +8,16 @@ const THRIFT_HEAD: usize = 4 + 4 + 4 + METHOD.len() + 4;
 const DUBBO_HEAD: usize = 16;
 const HTTP2_FRAME_HEAD: usize = 9;
 
-/// What is spoken. There is no server for HTTP/2: its clients are for idle connections only.
+/// What is spoken. There is no server for HTTP/2: its clients are for idle connections only. Of frames in HTTP there are only
+/// servers: they answer an inlet as the router does behind which there is an outlet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Protocol {
     Thrift,
     Dubbo,
     Http1,
     Http2,
+    ThriftInHttp1,
+    DubboInHttp1,
 }
 
 impl Protocol {
@@ -24,11 +27,10 @@ impl Protocol {
         match self {
             Self::Thrift => thrift_request(&payload),
             Self::Dubbo => dubbo_request(&payload),
-            Self::Http1 => {
-                let head = format!("POST /echo HTTP/1.1\r\nhost: bench\r\ncontent-length: {}\r\n\r\n", payload.len());
-                [head.as_bytes(), &payload].concat()
-            }
+            Self::Http1 => http1_request(&payload),
             Self::Http2 => http2_request(),
+            Self::ThriftInHttp1 => http1_request(&thrift_request(&payload)),
+            Self::DubboInHttp1 => http1_request(&dubbo_request(&payload)),
         }
     }
 
@@ -43,13 +45,17 @@ impl Protocol {
                 set(out, start + THRIFT_HEAD + 2, 0);
             }
             Self::Dubbo => dubbo_reply(request, out),
-            Self::Http1 | Self::Http2 => {
-                let head_end = find(request, b"\r\n\r\n").map_or(request.len(), |at| at + 4);
-                let body = request.get(head_end..).unwrap_or_default();
-                out.extend_from_slice(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes());
-                out.extend_from_slice(body);
-            }
+            Self::Http1 | Self::Http2 => http1_reply("", http1_body(request), out),
+            Self::ThriftInHttp1 => Self::Thrift.reply_in_http1(request, out),
+            Self::DubboInHttp1 => Self::Dubbo.reply_in_http1(request, out),
         }
+    }
+
+    /// The reply to a frame that came in HTTP, with the outlet's mark.
+    fn reply_in_http1(self, request: &[u8], out: &mut Vec<u8>) {
+        let mut reply = Vec::new();
+        self.reply(http1_body(request), &mut reply);
+        http1_reply("x-meltemi-reply: ok\r\n", &reply, out);
     }
 
     /// Length of the first message of `buffer`; `None` if it is not there yet.
@@ -57,7 +63,7 @@ impl Protocol {
         let length = match self {
             Self::Thrift => 4 + number(buffer, 0)?,
             Self::Dubbo => DUBBO_HEAD + number(buffer, 12)?,
-            Self::Http1 => http1_length(buffer)?,
+            Self::Http1 | Self::ThriftInHttp1 | Self::DubboInHttp1 => http1_length(buffer)?,
             Self::Http2 => http2_length(buffer)?,
         };
         (buffer.len() >= length).then_some(length)
@@ -68,7 +74,7 @@ impl Protocol {
         match self {
             Self::Thrift => reply.get(7) == Some(&2),
             Self::Dubbo => reply.get(3) == Some(&20),
-            Self::Http1 => reply.starts_with(b"HTTP/1.1 200"),
+            Self::Http1 | Self::ThriftInHttp1 | Self::DubboInHttp1 => reply.starts_with(b"HTTP/1.1 200"),
             Self::Http2 => !reply.is_empty(),
         }
     }
@@ -166,6 +172,21 @@ fn http2_length(buffer: &[u8]) -> Option<usize> {
     }
 }
 
+fn http1_request(body: &[u8]) -> Vec<u8> {
+    let head = format!("POST /echo HTTP/1.1\r\nhost: bench\r\ncontent-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+fn http1_reply(headers: &str, body: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("HTTP/1.1 200 OK\r\n{headers}content-length: {}\r\n\r\n", body.len()).as_bytes());
+    out.extend_from_slice(body);
+}
+
+fn http1_body(message: &[u8]) -> &[u8] {
+    let head_end = find(message, b"\r\n\r\n").map_or(message.len(), |at| at + 4);
+    message.get(head_end..).unwrap_or_default()
+}
+
 fn http1_length(buffer: &[u8]) -> Option<usize> {
     let head_end = find(buffer, b"\r\n\r\n")? + 4;
     let head = buffer.get(..head_end)?;
@@ -199,7 +220,8 @@ mod tests {
 
     #[test]
     fn a_reply_is_one_message_and_says_success() {
-        for protocol in [Protocol::Thrift, Protocol::Dubbo, Protocol::Http1] {
+        use Protocol::{Dubbo, DubboInHttp1, Http1, Thrift, ThriftInHttp1};
+        for protocol in [Thrift, Dubbo, Http1, ThriftInHttp1, DubboInHttp1] {
             for payload in [0, 10, 31, 32, 100, 1023, 1024, 60_000] {
                 let request = protocol.request(payload);
                 assert_eq!(protocol.message_length(&request), Some(request.len()), "{protocol:?} {payload}");
