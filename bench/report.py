@@ -103,7 +103,8 @@ def resident(results: dict) -> list[str]:
     lines = ["## Memory of the system for an idle connection", "",
              "By how much Envoy's process grew for a connection that made one call, with all that plugins have for it.", "",
              "| path | bytes |", "|---|---|"]
-    return [*lines, *(f"| {path} | {size:,.0f} |" for path, size in sorted(results["resident_bytes"].items(), key=lambda item: item[1])), ""]
+    rows = sorted(results["resident_bytes"].items(), key=lambda item: item[1])
+    return [*lines, *(f"| {path} | {size:,.0f} |" for path, size in rows), ""]
 
 
 def virtual_machines(results: dict) -> list[str]:

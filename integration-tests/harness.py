@@ -192,6 +192,20 @@ class World:
     def counter(self, name: str) -> int:
         return self.stats(f"^({re.escape(STATS)})?{re.escape(name)}$").get(name, 0)
 
+    def counted(self, protocol: str, values: dict[str, int]):
+        """Waits until our statistics have these values: plugins tell theirs every few milliseconds."""
+        prefix = f"meltemi.{protocol}."
+        found = {}
+
+        def there():
+            stats = self.stats(prefix)
+            found.update({name: stats.get(prefix + name, 0) for name in values})
+            return found == values
+        try:
+            wait_until(there, "statistics")
+        except TimeoutError:
+            assert found == values
+
     def in_flight(self, protocol="thrift") -> int:
         return self.counter(f"meltemi.{protocol}.in_flight")
 

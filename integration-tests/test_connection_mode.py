@@ -53,12 +53,11 @@ def test_connections_are_routed_by_their_first_request(world, wire):
         # Before the server says something nothing can be written: the connection ends instead.
         assert [talk(method) for method in ("deny", "abort", "nowhere")] == [["closed"]] * 3
         assert talk("limited", "limited", "hello") == ["v1", "closed"]
-        assert world.counter(f"meltemi.{wire.name}.unanswered") == 4
+        world.counted(wire.name, {"unanswered": 4})
     else:
         assert talk("deny", "two", "abort", "nowhere") == [code("denied"), "v2", code("aborted"), code("no_route")]
         assert talk("limited", "limited", "hello") == ["v1", code("rate_limited"), "v1"]
-    stats = world.stats(f"meltemi.{wire.name}")
-    assert stats[f"meltemi.{wire.name}.in_flight"] == 0 and stats[f"meltemi.{wire.name}.errors.denied"] == 1
+    world.counted(wire.name, {"in_flight": 0, "errors.denied": 1})
 
 
 def single(world, wire, server_port, *objects):
@@ -104,8 +103,7 @@ def test_servers_that_fail(world, wire, end):
     reply = wire.parse(peer.frame())
     assert (reply["id"], reply["ok"], reply["code"]) == (2, False, wire.codes.get(kind, wire.other))
     assert peer.ended()
-    assert errors(world, wire, kind) == 1
-    assert world.in_flight(wire.name) == 0
+    world.counted(wire.name, {f"errors.{kind}": 1, "in_flight": 0})
     assert works(wire, Peer.connect(port))
 
 
@@ -121,7 +119,7 @@ def test_a_server_that_resets(world, wire):
     peer.send(wire.call(2, "hello"))
     assert hung_up(peer)
     wait_until(lambda: errors(world, wire, "upstream_reset") == 1, "the counter")
-    assert world.in_flight(wire.name) == 0
+    world.counted(wire.name, {"in_flight": 0})
     assert works(wire, Peer.connect(port))
 
 
@@ -139,7 +137,7 @@ def test_connection_refused(world, wire):
     assert hung_up(peer)
     wait_until(lambda: sum(world.stats(rf"^cluster\..*{HOST}\.upstream_cx_connect_fail$").values()) > 0, "the counter")
     wait_until(lambda: errors(world, wire, "upstream_reset") == 1, "the counter")
-    assert world.in_flight(wire.name) == 0
+    world.counted(wire.name, {"in_flight": 0})
 
 
 def test_a_reply_to_somebody_else(world, wire):
@@ -179,7 +177,8 @@ def test_too_large(world, wire):
         reply = wire.parse(peer.frame())
         assert (reply["id"], reply["ok"], reply["code"]) == (number, False, wire.codes["too_large"])
         assert works(wire, peer, number + 1)
-    assert errors(world, wire, "too_large") == 2 and server.connections == (2 if FILTER_HOST == "wasm" else 1)
+    world.counted(wire.name, {"errors.too_large": 2})
+    assert server.connections == (2 if FILTER_HOST == "wasm" else 1)
 
 
 @pytest.mark.parametrize("calls", [0, 1])
@@ -218,7 +217,7 @@ def test_drain(world, wire):
     assert works(wire, peer, 2)
     assert works(wire, Peer.connect(new))
     assert hung_up(peer)
-    assert errors(world, wire, "upstream_reset") == 0 and world.in_flight(wire.name) == 0
+    world.counted(wire.name, {"errors.upstream_reset": 0, "in_flight": 0})
 
 
 @pytest.mark.feature("connection mode: routes, changes, counts")

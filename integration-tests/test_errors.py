@@ -147,7 +147,7 @@ def test_overflow(world, mesh, wire, pool):
     refused = [reply["code"] for reply in replies if not reply["ok"]]
     assert bool(refused) == refuses and len(refused) < 4
     assert set(refused) <= {wire.codes.get("overflow", wire.other)}
-    assert world.counter(f"meltemi.{wire.name}.errors.overflow") == len(refused)
+    world.counted(wire.name, {"errors.overflow": len(refused)})
     for number, peer in enumerate(peers, 4):
         peer.send(wire.call(number, "fine"))
         got = wire.parse(peer.frame())
@@ -292,7 +292,7 @@ def test_draining(world, static, wire):
     outcomes = [(reply["id"], reply["ok"], reply["code"]) for reply in replies]
     assert outcomes == [(1, True, None), (2, True, None), (3, False, wire.other)]
     assert sum(map(wire.is_read_only, frames)) == (1 if wire is Dubbo else 0)
-    assert world.counter(f"meltemi.{wire.name}.errors.draining") == 1
+    world.counted(wire.name, {"errors.draining": 1})
 
 
 @pytest.mark.feature("malformed and too large frames are refused")
@@ -307,7 +307,7 @@ def test_too_large(world, mesh, wire):
     assert (got["ok"], got["id"], got["code"]) == (False, 1, wire.codes["too_large"])
     peer.send(wire.call(2, "hello"))
     assert wire.parse(peer.frame())["ok"]
-    assert world.stats(f"meltemi.{wire.name}.errors")[f"meltemi.{wire.name}.errors.too_large"] == 1
+    world.counted(wire.name, {"errors.too_large": 1})
 
 
 # Bytes that say no number to answer to.
@@ -370,8 +370,7 @@ def test_malformed(world, name):
         got = wire.parse(answer)
         assert (got["id"], got["ok"], got["code"]) == (9, False, code), got
     count = 1 if ends else 2
-    assert world.counter(f"meltemi.{wire.name}.errors.malformed") == count
-    assert world.counter(f"meltemi.{wire.name}.decode_errors") == count
+    world.counted(wire.name, {"errors.malformed": count, "decode_errors": count})
     assert server.connections == 0
     other = Peer.connect(port)
     other.send(wire.call(10, "hello"))

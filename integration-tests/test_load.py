@@ -39,7 +39,7 @@ def test_200_pipelined_in_order(world, mode):
     for number in range(200):
         frame = peer.frame()
         assert (Thrift.value(frame), parse(frame)["sequence"]) == (b"%d" % number, number % 3)
-    assert world.in_flight() == 0
+    world.counted("thrift", {"in_flight": 0})
 
 
 @MODES

@@ -55,7 +55,7 @@ def test_200_at_once_each_gets_its_own(world, mode):
     replies = [peer.frame() for _ in numbers]
     assert sorted(number_of(frame) for frame in replies) == sorted(numbers)
     assert all(frame == own(frame) for frame in replies)
-    assert world.in_flight("dubbo") == 0
+    world.counted("dubbo", {"in_flight": 0})
 
 
 def test_a_slow_call_holds_no_other(world):
@@ -88,7 +88,7 @@ def test_equal_ids_of_several_connections_are_kept_apart(world):
             assert peer.frame() == Dubbo.mirror(request), (name, number)
         return name
     assert in_threads(talk, range(20)) == list(range(20))
-    assert world.counter("meltemi.dubbo.replies") == 20 * 50
+    world.counted("dubbo", {"replies": 20 * 50})
 
 
 @MODES

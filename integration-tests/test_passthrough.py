@@ -103,4 +103,4 @@ def test_captured_frames_pass_untouched(world, name, mode):
         if reply is not None:
             assert peer.exactly(len(reply)).hex() == reply.hex()
     peer.close()
-    assert world.stats(f"meltemi.{capture.protocol}.decode_errors")[f"meltemi.{capture.protocol}.decode_errors"] == 0
+    world.counted(capture.protocol, {"decode_errors": 0})

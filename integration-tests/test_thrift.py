@@ -41,10 +41,7 @@ def test_every_form_works(world, transport, protocol, zlib):
                 demo.crash("boom")
             assert raised.value.type == TApplicationException.INTERNAL_ERROR
             assert demo.slow(5) == "v1: slept 5"
-    stats = world.stats("meltemi.thrift")
-    assert stats["meltemi.thrift.requests"] == 15 and stats["meltemi.thrift.one_way"] == 3
-    assert stats["meltemi.thrift.exceptions"] == 3 and stats["meltemi.thrift.failures"] == 3
-    assert stats["meltemi.thrift.in_flight"] == 0 and stats["meltemi.thrift.decode_errors"] == 0
+    world.counted("thrift", {"requests": 15, "one_way": 3, "exceptions": 3, "failures": 3, "in_flight": 0, "decode_errors": 0})
     assert world.log("v1").count("fire one-way") == 3
 
 

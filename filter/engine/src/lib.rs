@@ -4,6 +4,7 @@
 //! Envoy dynamic module, the Wasm filter and the in-memory pair in the tests.
 
 mod buffer;
+mod clock;
 mod close;
 pub mod config;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod test_bare;
 mod test_codec;
 pub mod tunnel;
 
+pub use clock::Clock;
 pub use close::Close;
 pub use destinations::Destinations;
 pub use http::{HeaderSource, HeaderStore};

@@ -23,6 +23,11 @@ pub(crate) enum Action {
 pub(crate) trait Plugin {
     /// A filter for a new connection.
     fn accept(self: Rc<Self>, context: Context) -> Rc<dyn Connection>;
+
+    /// A while after [`Context::tick_later`], and before the plugin goes: gives Envoy what was put by; whether that was anything.
+    fn on_tick(&self) -> bool {
+        false
+    }
 }
 
 /// A filter on one connection.
@@ -48,13 +53,24 @@ pub(crate) struct Context {
 /// Milliseconds until what cannot be done now is done: as soon as Envoy's timers can.
 const SOON: u32 = 1;
 
+/// Milliseconds that what can wait is put by: long enough for many calls of a busy worker, too short for anybody to see.
+const LATER: u32 = 10;
+
+/// The ticks of a plugin.
+struct Ticks {
+    /// Milliseconds between two of them.
+    period: u32,
+    /// Connections that want to be woken.
+    waiting: Vec<u32>,
+}
+
 #[derive(Default)]
 struct Vm {
     codecs: Cell<&'static [CodecEntry]>,
     plugins: RefCell<Few<Rc<dyn Plugin>>>,
     connections: RefCell<HashMap<u32, Rc<dyn Connection>>>,
-    /// Connections that want to be woken, by plugin.
-    waiting: RefCell<Few<Vec<u32>>>,
+    /// Of the plugins that tick.
+    ticks: RefCell<Few<Ticks>>,
 }
 
 thread_local! {
@@ -70,13 +86,16 @@ pub(crate) fn build(config: &CodecConfig) -> Result<Box<dyn Codec>, ConfigError>
     config.build(VM.with(|vm| vm.codecs.get()))
 }
 
+fn plugin(root: u32) -> Option<Rc<dyn Plugin>> {
+    VM.with(|vm| vm.plugins.borrow().get(root).cloned())
+}
+
 /// A plugin's root context, or a connection of one.
 pub(crate) fn on_create(context: u32, root: u32) {
     if root == 0 {
         return;
     }
-    let plugin = VM.with(|vm| vm.plugins.borrow().get(root).cloned());
-    if let Some(plugin) = plugin {
+    if let Some(plugin) = plugin(root) {
         let connection = plugin.accept(Context { number: context, root });
         VM.with(|vm| vm.connections.borrow_mut().insert(context, connection));
     }
@@ -122,26 +141,45 @@ pub(crate) fn on_closed(context: u32, by_us: bool) {
     }
 }
 
+/// A connection or a plugin is not needed any more.
+pub(crate) fn on_done(context: u32) {
+    if let Some(plugin) = plugin(context) {
+        plugin.on_tick();
+    }
+}
+
 pub(crate) fn on_delete(context: u32) {
     let gone = VM.with(|vm| {
         vm.plugins.borrow_mut().remove(context);
-        vm.waiting.borrow_mut().remove(context);
+        vm.ticks.borrow_mut().remove(context);
         vm.connections.borrow_mut().remove(&context)
     });
     // Not while the map is borrowed.
     drop(gone);
 }
 
-/// Wakes those that want it.
+/// Wakes those that want it. A plugin that was busy ticks on, so that it need not be told again.
 pub(crate) fn on_tick(root: u32) {
-    let waiting = VM.with(|vm| vm.waiting.borrow_mut().remove(root)).unwrap_or_default();
+    let waiting = VM.with(|vm| vm.ticks.borrow_mut().get_mut(root).map(|ticks| core::mem::take(&mut ticks.waiting)));
+    let waiting = waiting.unwrap_or_default();
     for context in &waiting {
         if let Some(connection) = connection(*context).filter(|_| abi::set_context(*context)) {
             connection.on_wakeup();
         }
     }
-    abi::set_context(root);
-    if !VM.with(|vm| vm.waiting.borrow().get(root).is_some()) {
+    if !waiting.is_empty() {
+        abi::set_context(root);
+    }
+    let had_work = plugin(root).is_some_and(|plugin| plugin.on_tick());
+    let stops = VM.with(|vm| {
+        let mut all = vm.ticks.borrow_mut();
+        let stops = !had_work && all.get(root).is_none_or(|ticks| ticks.waiting.is_empty());
+        if stops {
+            all.remove(root);
+        }
+        stops
+    });
+    if stops {
         abi::set_tick(0);
     }
 }
@@ -149,23 +187,30 @@ pub(crate) fn on_tick(root: u32) {
 impl Context {
     /// Comes back to what cannot be done while Envoy is in the middle of something.
     pub(crate) fn wake_later(self) {
-        let first = VM.with(|vm| {
-            let mut waiting = vm.waiting.borrow_mut();
-            match waiting.get_mut(self.root) {
-                Some(of_plugin) => {
-                    if !of_plugin.contains(&self.number) {
-                        of_plugin.push(self.number);
-                    }
-                    false
-                }
-                None => {
-                    waiting.insert(self.root, vec![self.number]);
-                    true
-                }
+        self.tick(SOON, |ticks| {
+            if !ticks.waiting.contains(&self.number) {
+                ticks.waiting.push(self.number);
             }
         });
-        if first {
-            abi::set_tick(SOON);
+    }
+
+    /// Has the plugin give Envoy what it put by.
+    pub(crate) fn tick_later(self) {
+        self.tick(LATER, |_| {});
+    }
+
+    fn tick(self, period: u32, change: impl FnOnce(&mut Ticks)) {
+        let sooner = VM.with(|vm| {
+            let mut all = vm.ticks.borrow_mut();
+            let mut ticks = all.remove(self.root).unwrap_or(Ticks { period: u32::MAX, waiting: Vec::new() });
+            change(&mut ticks);
+            let sooner = period < ticks.period;
+            ticks.period = ticks.period.min(period);
+            all.insert(self.root, ticks);
+            sooner
+        });
+        if sooner {
+            abi::set_tick(period);
         }
     }
 }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     buffer::{Progress, decode},
+    clock::Clock,
     close::Close,
     h2,
     outlet::of_decode_error,
@@ -69,7 +70,7 @@ impl Flow {
     /// Decodes the frame at the start of `data`, if there is room for it: how much of `data` it took.
     pub(super) fn decode_one(
         &mut self,
-        now: Duration,
+        now: &dyn Clock,
         client: &mut dyn Connection,
         progress: &mut Progress,
         data: &[u8],
@@ -130,7 +131,7 @@ impl Flow {
     }
 
     /// Takes a frame; gives back its ticket if it is to be answered by us at once.
-    fn on_frame(&mut self, now: Duration, frame: &Frame<'_>) -> Option<Ticket> {
+    fn on_frame(&mut self, now: &dyn Clock, frame: &Frame<'_>) -> Option<Ticket> {
         match frame.kind {
             FrameKind::Request | FrameKind::OneWay => {
                 let counter =
@@ -152,7 +153,7 @@ impl Flow {
     }
 
     /// Hands a request to HCM.
-    fn open(&mut self, now: Duration, frame: &Frame<'_>) -> Result<(), FailureKind> {
+    fn open(&mut self, now: &dyn Clock, frame: &Frame<'_>) -> Result<(), FailureKind> {
         if self.refusing {
             return Err(FailureKind::Draining);
         }
@@ -165,19 +166,19 @@ impl Flow {
         let stream =
             h2.open(&mut |to| head.write(frame, protocol, authority, to), false).ok_or(FailureKind::Overflow)?;
         h2.send_data(stream, frame.bytes, true);
-        self.calls.push(stream, frame.ticket(), now, frame.bytes.len());
+        self.calls.push(stream, frame.ticket(), now.now(), frame.bytes.len());
         self.stats.in_flight = self.stats.in_flight.saturating_add(1);
         Ok(())
     }
 
     /// Answers a request with an error of our own, in its turn.
-    fn refuse(&mut self, now: Duration, ticket: Ticket, kind: FailureKind) {
-        self.calls.push_done(ticket, now, Done::Failed(kind), b"");
+    fn refuse(&mut self, now: &dyn Clock, ticket: Ticket, kind: FailureKind) {
+        self.calls.push_done(ticket, now.now(), Done::Failed(kind), b"");
         self.stats.in_flight = self.stats.in_flight.saturating_add(1);
     }
 
     /// Answers a heartbeat: at once, or in its turn where replies are ordered.
-    fn answer_heartbeat(&mut self, now: Duration, client: &mut dyn Connection, heartbeat: Ticket) {
+    fn answer_heartbeat(&mut self, now: &dyn Clock, client: &mut dyn Connection, heartbeat: Ticket) {
         self.stats.heartbeats = self.stats.heartbeats.saturating_add(1);
         // What was refused just now comes first.
         self.write_replies(now, client);
@@ -188,7 +189,7 @@ impl Flow {
         }
         if self.ordering(client) == Ordering::Ordered && !self.calls.is_empty() {
             let reply = self.to_client.split_off(start);
-            self.calls.push_done(heartbeat, now, Done::Ready, &reply);
+            self.calls.push_done(heartbeat, now.now(), Done::Ready, &reply);
             self.stats.in_flight = self.stats.in_flight.saturating_add(1);
         } else {
             self.count_out(start);
@@ -279,14 +280,14 @@ impl Flow {
     }
 
     /// Writes the replies whose turn it is.
-    pub(super) fn write_replies(&mut self, now: Duration, client: &mut dyn Connection) {
+    pub(super) fn write_replies(&mut self, now: &dyn Clock, client: &mut dyn Connection) {
         let ordering = self.ordering(client);
         while let Some(mut call) = self.calls.next_ready(ordering) {
             let start = self.to_client.len();
             self.replies.write(&mut call, client, &self.shared.pass, &mut self.to_client, &mut self.stats);
             self.count_out(start);
             self.stats.in_flight = self.stats.in_flight.saturating_sub(1);
-            self.durations.push(now.saturating_sub(call.started));
+            self.durations.push(now.now().saturating_sub(call.started));
             self.calls.recycle(call);
         }
     }

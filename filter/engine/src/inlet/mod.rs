@@ -20,6 +20,7 @@ pub(crate) use self::reply::describe;
 pub use self::stats::InletStats;
 use crate::{
     buffer::{Pending, Progress},
+    clock::Clock,
     close::Close,
     config::{ConfigError, InletConfig},
     destinations::Destinations,
@@ -112,29 +113,29 @@ impl Inlet {
     }
 
     /// Bytes from the client, all of which are taken; `end` if it sends no more.
-    pub fn on_client_data(&mut self, now: Duration, data: &[u8], end: bool) {
+    pub fn on_client_data(&mut self, now: impl Clock, data: &[u8], end: bool) {
         let bytes = data.len() as u64;
         self.flow.stats.bytes_in = self.flow.stats.bytes_in.saturating_add(bytes);
         self.client_ended |= end;
         if !self.flow.finishing && self.flow.close.is_none() {
-            self.read(now, data);
+            self.read(&now, data);
         }
-        self.settle(now);
+        self.settle(&now);
     }
 
     /// Bytes that the HTTP connection manager wrote towards the client; `end` if it closes.
-    pub fn on_hcm_data(&mut self, now: Duration, data: &[u8], end: bool) {
+    pub fn on_hcm_data(&mut self, now: impl Clock, data: &[u8], end: bool) {
         self.flow.read_hcm(self.client.as_mut(), data);
         if end {
             self.flow.lose_hcm(FailureKind::Draining);
         }
-        self.settle(now);
+        self.settle(&now);
     }
 
     /// The client takes bytes (`true`), or has too many waiting (`false`): then nothing is asked of servers for it.
-    pub fn on_client_writable(&mut self, now: Duration, writable: bool) {
+    pub fn on_client_writable(&mut self, now: impl Clock, writable: bool) {
         self.flow.client_writable = writable;
-        self.settle(now);
+        self.settle(&now);
     }
 
     /// Has HCM write something, for hosts that can give the client bytes only when HCM does.
@@ -182,7 +183,7 @@ impl Inlet {
     }
 
     /// Decodes as much as there is room for; the rest is kept.
-    fn read(&mut self, now: Duration, data: &[u8]) {
+    fn read(&mut self, now: &dyn Clock, data: &[u8]) {
         let mut data = self.progress.without_rejected(data);
         if self.pending.is_empty() {
             while let Some(taken) = self.flow.decode_one(now, self.client.as_mut(), &mut self.progress, data) {
@@ -193,7 +194,7 @@ impl Inlet {
     }
 
     /// Decodes what is left over from earlier; whether anything came of it.
-    fn read_pending(&mut self, now: Duration) -> bool {
+    fn read_pending(&mut self, now: &dyn Clock) -> bool {
         let mut any = false;
         while let Some(taken) =
             self.flow.decode_one(now, self.client.as_mut(), &mut self.progress, self.pending.bytes())
@@ -205,7 +206,7 @@ impl Inlet {
     }
 
     /// Writes what may be written, and reads on where that made room.
-    fn settle(&mut self, now: Duration) {
+    fn settle(&mut self, now: &dyn Clock) {
         loop {
             self.flow.write_replies(now, self.client.as_mut());
             if !self.read_pending(now) {

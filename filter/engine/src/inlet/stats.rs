@@ -68,6 +68,29 @@ impl InletStats {
         &self.errors
     }
 
+    /// Adds what happened elsewhere, or later.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, more) in [
+            (&mut self.requests, other.requests),
+            (&mut self.one_way, other.one_way),
+            (&mut self.replies, other.replies),
+            (&mut self.exceptions, other.exceptions),
+            (&mut self.failures, other.failures),
+            (&mut self.heartbeats, other.heartbeats),
+            (&mut self.decode_errors, other.decode_errors),
+            (&mut self.over_limit, other.over_limit),
+            (&mut self.unsupported, other.unsupported),
+            (&mut self.bytes_in, other.bytes_in),
+            (&mut self.bytes_out, other.bytes_out),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+        self.in_flight = self.in_flight.saturating_add(other.in_flight);
+        for (sum, more) in self.errors.iter_mut().zip(other.errors) {
+            *sum = sum.saturating_add(more);
+        }
+    }
+
     pub(crate) fn count_decode_error(&mut self, fault: Fault) {
         self.decode_errors = self.decode_errors.saturating_add(1);
         match fault {

@@ -1,5 +1,7 @@
 //! What Envoy calls.
 
+use std::alloc::{Layout, alloc};
+
 use crate::vm::{self, Action};
 
 #[unsafe(no_mangle)]
@@ -9,12 +11,11 @@ extern "C" fn proxy_abi_version_0_2_1() {}
 /// its call fails then, and no VM ends.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
-    let mut memory: Vec<u8> = Vec::new();
-    if memory.try_reserve_exact(size).is_err() {
-        return core::ptr::null_mut();
+    match Layout::array::<u8>(size) {
+        // SAFETY: of some size, as `alloc` wants it.
+        Ok(layout) if size > 0 => unsafe { alloc(layout) },
+        _ => core::ptr::null_mut(),
     }
-    memory.resize(size, 0);
-    Box::into_raw(memory.into_boxed_slice()).cast()
 }
 
 #[unsafe(no_mangle)]
@@ -62,7 +63,8 @@ extern "C" fn proxy_on_downstream_connection_close(context: u32, peer: u32) {
 extern "C" fn proxy_on_upstream_connection_close(_context: u32, _peer: u32) {}
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_done(_context: u32) -> u32 {
+extern "C" fn proxy_on_done(context: u32) -> u32 {
+    vm::on_done(context);
     1
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Fake {
     /// What went on to the filters behind us.
     pub(crate) resumed: Vec<Vec<u8>>,
     pub(crate) closed: bool,
+    /// How often a buffer was written.
+    pub(crate) writes: usize,
     /// The cluster that `tcp_proxy` was told.
     pub(crate) cluster: Option<Vec<u8>>,
     pub(crate) refuses_cluster: bool,
@@ -102,6 +104,7 @@ pub(super) unsafe fn proxy_set_buffer_bytes(
             return BAD_ARGUMENT;
         };
         *all = bytes(data, size).to_vec();
+        fake.writes = fake.writes.saturating_add(1);
         OK
     })
 }

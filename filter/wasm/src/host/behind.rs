@@ -4,6 +4,7 @@ use core::cell::{Cell, RefCell};
 
 use meltemi_engine::Close;
 
+use super::inbox::Inbox;
 use crate::{
     abi::{self, Buffer},
     vm::{Action, Context},
@@ -40,16 +41,11 @@ pub(super) struct Behind<E> {
     prompted: Cell<bool>,
     /// Bytes are being given to the manager: what it writes meanwhile finds us on the stack.
     pumping: Cell<bool>,
-    /// Bytes of the peer that there is no room for are left in Envoy's buffer: when that is full, Envoy reads no more.
-    left: Cell<usize>,
-    /// The same that had to make way for ours.
+    inbox: Inbox,
+    /// Bytes of the peer that there is no room for and that had to make way for ours.
     held: RefCell<Vec<u8>>,
     closed: Cell<bool>,
 }
-
-/// Bytes that there is no room for and that had to make way, before the peer is let go: as many as the inlet has in flight. It
-/// takes a manager whose windows are smaller than a frame, and a client that does not wait for its replies.
-pub(super) const MAX_HELD: usize = 32 << 20;
 
 /// Capacity that an empty buffer may keep.
 const KEEP: usize = 16 * 1024;
@@ -62,7 +58,7 @@ impl<E: Engine> Behind<E> {
             to_front: RefCell::default(),
             prompted: Cell::new(false),
             pumping: Cell::new(false),
-            left: Cell::new(0),
+            inbox: Inbox::default(),
             held: RefCell::default(),
             closed: Cell::new(false),
         }
@@ -74,7 +70,7 @@ impl<E: Engine> Behind<E> {
 
     /// All of the buffer is taken or left; never does the manager find bytes in it that are not HTTP.
     pub(super) fn on_read(&self, size: usize) -> Action {
-        self.left.set(size);
+        self.inbox.arrive(size);
         self.pump();
         Action::Pause
     }
@@ -88,7 +84,7 @@ impl<E: Engine> Behind<E> {
             }
             to_front.append(engine.to_front());
             engine.report();
-            let waits = self.left.get() > 0 || !self.held.borrow().is_empty();
+            let waits = self.inbox.waits() || !self.held.borrow().is_empty();
             !engine.to_hcm().is_empty() || engine.close().is_some() || (waits && engine.wants_data())
         });
         if !abi::write(Buffer::Write, &to_front) {
@@ -127,11 +123,11 @@ impl<E: Engine> Behind<E> {
                 (core::mem::take(engine.to_hcm()), if to_front.is_empty() { engine.close() } else { None })
             });
             if !to_hcm.is_empty() {
-                if !self.make_way() || !abi::write(Buffer::Read, &to_hcm) {
+                if !self.inbox.make_way(&mut self.held.borrow_mut()) || !self.inbox.put(&to_hcm) {
                     self.give_up("too much that there is no room for");
                     break;
                 }
-                abi::resume();
+                self.inbox.resume();
                 self.with(|engine| give_back(engine.to_hcm(), to_hcm));
             } else {
                 if close.is_some() {
@@ -141,6 +137,7 @@ impl<E: Engine> Behind<E> {
                 break;
             }
         }
+        self.inbox.clear();
         self.pumping.set(false);
     }
 
@@ -161,18 +158,10 @@ impl<E: Engine> Behind<E> {
             if !held.is_empty() {
                 engine.on_read(&held);
             }
-            if engine.wants_data() && self.left.get() > 0 {
-                abi::read(Buffer::Read, self.left.replace(0), &mut |piece| engine.on_read(piece));
-                abi::write(Buffer::Read, b"");
+            if engine.wants_data() {
+                self.inbox.take(&mut |piece, _| engine.on_read(piece));
             }
         });
-    }
-
-    /// Takes bytes for which there is no room out of the buffer; `false` if they are too many.
-    fn make_way(&self) -> bool {
-        let mut held = self.held.borrow_mut();
-        abi::read(Buffer::Read, self.left.replace(0), &mut |piece| held.extend_from_slice(piece));
-        held.len() <= MAX_HELD
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     behind::{Behind, Engine},
     destination,
     metrics::{InFlight, Metrics},
-    now,
+    watch::Watch,
 };
 use crate::{
     abi,
@@ -36,6 +36,10 @@ impl Plugin for InletPlugin {
     fn accept(self: Rc<Self>, context: Context) -> Rc<dyn Connection> {
         Rc::new(InletConnection { plugin: self, context, behind: RefCell::new(None) })
     }
+
+    fn on_tick(&self) -> bool {
+        self.metrics.flush()
+    }
 }
 
 struct InletConnection {
@@ -53,6 +57,7 @@ impl InletConnection {
 
 /// A client, as the engine sees it.
 struct Client {
+    context: Context,
     engine: Inlet,
     metrics: Rc<Metrics>,
     in_flight: InFlight,
@@ -62,11 +67,11 @@ struct Client {
 
 impl Engine for Client {
     fn on_read(&mut self, data: &[u8]) {
-        self.engine.on_client_data(now(), data, false);
+        self.engine.on_client_data(&Watch::default(), data, false);
     }
 
     fn on_write(&mut self, data: &[u8], end: bool) {
-        self.engine.on_hcm_data(now(), data, end);
+        self.engine.on_hcm_data(&Watch::default(), data, end);
     }
 
     fn to_front(&mut self) -> &mut Vec<u8> {
@@ -90,12 +95,12 @@ impl Engine for Client {
     }
 
     fn give_up(&mut self) {
-        self.metrics.unanswered();
+        self.metrics.unanswered(self.context);
     }
 
     fn report(&mut self) {
         let stats = self.engine.take_stats();
-        self.metrics.report(&stats, || self.engine.take_duration(), &mut self.in_flight);
+        self.metrics.report(self.context, &stats, || self.engine.take_duration(), &mut self.in_flight);
         let (service, method) = self.engine.current();
         for (key, new, old) in
             [(names::SERVICE_STATE, service, &mut self.service), (names::METHOD_STATE, method, &mut self.method)]
@@ -122,6 +127,7 @@ impl Connection for InletConnection {
         if let Some(authority) = authority.filter(|_| !taken()) {
             abi::set_property(names::INLET_STATE, shared.protocol().as_bytes());
             let client = Client {
+                context: self.context,
                 engine: Inlet::new(shared.clone(), authority.as_bytes()),
                 metrics: self.plugin.metrics.clone(),
                 in_flight: InFlight::default(),
@@ -144,7 +150,7 @@ impl Connection for InletConnection {
     fn on_closed(&self, _: bool) {
         if let Some(behind) = self.ours() {
             behind.on_closed();
-            behind.with(|client| client.metrics.forget(&mut client.in_flight));
+            behind.with(|client| client.metrics.forget(client.context, &mut client.in_flight));
         }
     }
 

@@ -1,10 +1,12 @@
 //! Engines as plugins of Envoy.
 
 mod behind;
+mod inbox;
 mod inlet;
 mod metrics;
 mod outlet;
 mod relay;
+mod watch;
 
 use std::rc::Rc;
 use std::{

@@ -1,4 +1,7 @@
-use core::cell::{Cell, RefCell};
+use core::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
 use std::{
     hash::{BuildHasher, RandomState},
     rc::Rc,
@@ -12,8 +15,8 @@ use meltemi_engine::{
 };
 
 use super::{
-    behind::MAX_HELD,
     destination,
+    inbox::Inbox,
     metrics::{InFlight, Metrics},
     now,
 };
@@ -46,9 +49,13 @@ impl Plugin for RelayPlugin {
             context,
             state: RefCell::new(None),
             closed: Cell::new(false),
-            left: Cell::new(0),
+            inbox: Inbox::default(),
             pumping: Cell::new(false),
         })
+    }
+
+    fn on_tick(&self) -> bool {
+        self.metrics.flush()
     }
 }
 
@@ -58,8 +65,7 @@ struct RelayConnection {
     /// `None`: the connection is not ours and passes untouched.
     state: RefCell<Option<State>>,
     closed: Cell<bool>,
-    /// Bytes of the client that there is no room for are left in Envoy's buffer: when that is full, Envoy reads no more.
-    left: Cell<usize>,
+    inbox: Inbox,
     pumping: Cell<bool>,
 }
 
@@ -75,6 +81,7 @@ struct State {
     held: Vec<u8>,
     client: Client,
     in_flight: InFlight,
+    context: Context,
 }
 
 /// The client's side of the connection. Once it has ended, Envoy tells `tcp_proxy` so with whatever it is given next: that must
@@ -90,6 +97,10 @@ enum Client {
 /// What is to be done next.
 enum Step {
     Nothing,
+    /// What is in Envoy's buffer goes on as it is; `last`: nothing is to be done behind it.
+    Pass {
+        last: bool,
+    },
     Send(Vec<u8>),
     Close,
 }
@@ -98,38 +109,46 @@ enum Step {
 const MAX_WAITING: usize = 1 << 20;
 
 impl State {
-    /// Lets the engine have what there is room for.
-    fn take_in(&mut self, left: &Cell<usize>) {
-        let now = now();
+    /// Lets the engine have what there is room for; whether what it then has for the server is the same as what lies in Envoy's
+    /// buffer.
+    fn take_in(&mut self, now: Duration, inbox: &Inbox) -> bool {
+        let engine = &mut self.engine;
+        let mut same = false;
         if self.client == Client::Ended {
-            self.engine.take_all();
+            engine.take_all();
         }
-        if self.engine.wants_client_data() && !self.held.is_empty() {
-            self.engine.on_client_data(now, &core::mem::take(&mut self.held), false);
+        if engine.wants_client_data() && !self.held.is_empty() {
+            engine.on_client_data(now, &core::mem::take(&mut self.held), false);
         }
-        if self.engine.wants_client_data() && left.get() > 0 {
-            abi::read(Buffer::Read, left.replace(0), &mut |piece| self.engine.on_client_data(now, piece, false));
-            abi::write(Buffer::Read, b"");
+        if engine.wants_client_data() {
+            let nothing_yet = engine.to_server().is_empty();
+            inbox.take(&mut |piece, is_all| {
+                engine.on_client_data(now, piece, false);
+                same = is_all && nothing_yet && engine.to_server() == piece;
+            });
         }
-        if self.client == Client::Ended && left.get() == 0 && self.held.is_empty() {
-            self.engine.on_client_data(now, b"", true);
+        if self.client == Client::Ended && !inbox.waits() && self.held.is_empty() {
+            engine.on_client_data(now, b"", true);
         }
-        self.engine.on_time(now);
+        engine.on_time(now);
+        same
     }
 
-    fn report(&mut self, metrics: &Metrics) {
+    fn report(&mut self, now: Duration, plugin: &RelayPlugin) {
         self.to_client.append(self.engine.to_client());
-        self.engine.on_client_writable(now(), self.to_client.len() < MAX_WAITING);
+        self.engine.on_client_writable(now, self.to_client.len() < MAX_WAITING);
         let stats = self.engine.take_stats();
         self.refused |= stats.errors().iter().any(|errors| *errors > 0);
-        metrics.report(&stats, || self.engine.take_duration(), &mut self.in_flight);
+        plugin.metrics.report(self.context, &stats, || self.engine.take_duration(), &mut self.in_flight);
     }
 
-    fn next_step(&mut self, left: &Cell<usize>, metrics: &Metrics) -> Step {
+    /// `same`: see [`take_in`](Self::take_in).
+    fn next_step(&mut self, now: Duration, same: bool, inbox: &Inbox, plugin: &RelayPlugin) -> Step {
+        let knew = self.routed;
         if let Some(cluster) = self.engine.cluster().filter(|_| !self.routed) {
             // Bytes that went on now would reach whatever cluster stands in the configuration.
             if !abi::set_cluster(cluster) {
-                return self.give_up(metrics, "Envoy does not take its cluster");
+                return self.give_up(now, plugin, "Envoy does not take its cluster");
             }
             self.routed = true;
             let (service, method) = self.engine.routed();
@@ -139,30 +158,33 @@ impl State {
         let last = self.client == Client::Ended && self.engine.ends_sending();
         let sends = !self.engine.to_server().is_empty() && (self.client == Client::Sends || last);
         if self.routed && (sends || last) {
-            if left.get() > 0 {
-                // What goes to the server has to pass where these bytes are.
-                let held = &mut self.held;
-                abi::read(Buffer::Read, left.replace(0), &mut |piece| held.extend_from_slice(piece));
-                if self.held.len() > MAX_HELD {
-                    return self.give_up(metrics, "too much that there is no room for");
-                }
+            // What goes to the server has to pass where these bytes are.
+            if !inbox.make_way(&mut self.held) {
+                return self.give_up(now, plugin, "too much that there is no room for");
             }
             if last {
                 self.client = Client::Done;
             }
+            // Unless there is more by now.
+            if same && self.engine.to_server().len() == inbox.size() {
+                self.engine.to_server().clear();
+                let more = self.client != Client::Sends || self.refused || self.engine.close().is_some();
+                return Step::Pass { last: knew && !more };
+            }
             return Step::Send(core::mem::take(self.engine.to_server()));
         }
         if self.refused && !self.to_client.is_empty() && !self.engine.awaits_server() {
-            return self.give_up(metrics, "an error that cannot be written before the server's bytes");
+            return self.give_up(now, plugin, "an error that cannot be written before the server's bytes");
         }
         if self.engine.close().is_some() && self.to_client.is_empty() { Step::Close } else { Step::Nothing }
     }
 
     /// The connection is closed for want of another way.
-    fn give_up(&mut self, metrics: &Metrics, reason: &str) -> Step {
+    fn give_up(&mut self, now: Duration, plugin: &RelayPlugin, reason: &str) -> Step {
         abi::log_error(&format!("meltemi: connection closed: {reason}"));
         self.engine.on_lost();
-        metrics.unanswered();
+        plugin.metrics.unanswered(self.context);
+        self.report(now, plugin);
         Step::Close
     }
 }
@@ -176,25 +198,31 @@ impl RelayConnection {
         self.state.borrow().is_some()
     }
 
-    /// Gives `tcp_proxy` what it is to send, until there is no more, or closes.
-    fn pump(&self) {
+    /// Gives `tcp_proxy` what it is to send, until there is no more, or closes. What passes as it is it gets when the hook
+    /// ends, if this is one of its bytes (`reads`).
+    fn pump(&self, reads: bool) -> Action {
         if self.pumping.replace(true) {
-            return;
+            return Action::Pause;
         }
+        let mut action = Action::Pause;
+        let now = now();
         while !self.closed.get() {
-            let metrics = &self.plugin.metrics;
             let step = self.with(|state| {
-                state.take_in(&self.left);
-                state.report(metrics);
-                let step = state.next_step(&self.left, metrics);
-                state.report(metrics);
-                step
+                let same = state.take_in(now, &self.inbox);
+                state.report(now, &self.plugin);
+                state.next_step(now, same, &self.inbox, &self.plugin)
             });
             match step {
                 None | Some(Step::Nothing) => break,
+                Some(Step::Pass { last: true }) if reads => {
+                    action = Action::Continue;
+                    self.inbox.leave();
+                    break;
+                }
+                Some(Step::Pass { .. }) => self.inbox.resume(),
                 Some(Step::Send(bytes)) => {
-                    abi::write(Buffer::Read, &bytes);
-                    abi::resume();
+                    self.inbox.put(&bytes);
+                    self.inbox.resume();
                 }
                 Some(Step::Close) => {
                     self.closed.set(true);
@@ -202,7 +230,9 @@ impl RelayConnection {
                 }
             }
         }
+        self.inbox.clear();
         self.pumping.set(false);
+        action
     }
 }
 
@@ -222,6 +252,7 @@ impl Connection for RelayConnection {
             held: Vec::new(),
             client: Client::Sends,
             in_flight: InFlight::default(),
+            context: self.context,
         });
         // `tcp_proxy` looks for its cluster when it learns of the connection: with the first bytes that we let through.
         Action::Pause
@@ -231,14 +262,13 @@ impl Connection for RelayConnection {
         if !self.is_ours() {
             return Action::Continue;
         }
-        self.left.set(size);
+        self.inbox.arrive(size);
         self.with(|state| {
             if end && state.client == Client::Sends {
                 state.client = Client::Ended;
             }
         });
-        self.pump();
-        Action::Pause
+        self.pump(true)
     }
 
     fn on_write(&self, size: usize, end: bool) -> Action {
@@ -247,13 +277,22 @@ impl Connection for RelayConnection {
         }
         self.with(|state| {
             let now = now();
-            abi::read(Buffer::Write, size, &mut |piece| state.engine.on_server_data(now, piece, false));
+            let engine = &mut state.engine;
+            let mut same = false;
+            let nothing_yet = state.to_client.is_empty();
+            abi::read(Buffer::Write, size, &mut |piece| {
+                engine.on_server_data(now, piece, false);
+                same = nothing_yet && engine.to_client() == piece;
+            });
             if end {
-                state.engine.on_server_data(now, b"", true);
+                engine.on_server_data(now, b"", true);
             }
-            state.engine.on_time(now);
-            state.report(&self.plugin.metrics);
-            abi::write(Buffer::Write, &state.to_client);
+            engine.on_time(now);
+            state.report(now, &self.plugin);
+            // Else it is there already.
+            if !same || state.to_client.len() != size {
+                abi::write(Buffer::Write, &state.to_client);
+            }
             state.to_client.clear();
             state.refused = false;
             state.engine.on_client_writable(now, true);
@@ -261,7 +300,7 @@ impl Connection for RelayConnection {
         // What was just written is not in the connection's buffer yet, and `tcp_proxy` is at work: what follows comes later.
         if !self.pumping.get() && !self.closed.get() {
             let more = self.with(|state| {
-                let waits = self.left.get() > 0 || !state.held.is_empty();
+                let waits = self.inbox.waits() || !state.held.is_empty();
                 let engine = &mut state.engine;
                 engine.close().is_some() || !engine.to_server().is_empty() || (waits && engine.wants_client_data())
             });
@@ -279,12 +318,12 @@ impl Connection for RelayConnection {
             if lost {
                 state.engine.on_lost();
             }
-            state.report(&self.plugin.metrics);
-            self.plugin.metrics.forget(&mut state.in_flight);
+            state.report(now(), &self.plugin);
+            self.plugin.metrics.forget(self.context, &mut state.in_flight);
         });
     }
 
     fn on_wakeup(&self) {
-        self.pump();
+        self.pump(false);
     }
 }

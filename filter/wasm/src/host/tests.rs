@@ -49,8 +49,13 @@ fn read(bytes: &[u8]) -> Vec<u8> {
         buffer.len()
     });
     let action = vm::with(CONNECTION, |connection| connection.on_read(size, false));
-    assert_eq!(action, Action::Pause);
-    envoy(|e| take(&mut e.resumed).concat())
+    envoy(|e| {
+        let mut passed = take(&mut e.resumed).concat();
+        if action == Action::Continue {
+            passed.extend(e.buffers.insert(READ, Vec::new()).unwrap_or_default());
+        }
+        passed
+    })
 }
 
 /// The filters behind write: what the peer in front gets.
@@ -62,12 +67,15 @@ fn write(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn tick() -> Vec<u8> {
+    envoy(|e| e.context = ROOT);
     vm::on_tick(ROOT);
     assert_eq!(envoy(|e| e.context), ROOT);
     envoy(|e| take(&mut e.resumed).concat())
 }
 
 fn metric(name: &str) -> i64 {
+    // What was put by is told before a plugin goes.
+    vm::on_done(ROOT);
     envoy(|e| e.metrics[&format!("meltemi.lines.{name}")])
 }
 
@@ -223,6 +231,29 @@ fn the_relay_sends_nothing_on_before_it_has_a_cluster() {
     assert_eq!(envoy(|e| e.cluster.clone()).unwrap(), b"\x0a\x17envoy.tcp_proxy.cluster\x12\x03one");
     assert_eq!(write(b"world\n"), b"world\n");
     assert_eq!((metric("replies"), metric("in_flight")), (1, 0));
+}
+
+#[test]
+fn what_is_not_changed_is_not_written_again() {
+    connect("relay", ROUTES);
+    assert_eq!((read(b"one\n"), write(b"1\n")), (b"one\n".to_vec(), b"1\n".to_vec()));
+    envoy(|e| e.writes = 0);
+    assert_eq!((read(b"two\n"), write(b"2\n")), (b"two\n".to_vec(), b"2\n".to_vec()));
+    assert_eq!(envoy(|e| e.writes), 0);
+    assert_eq!((read(b"thr"), read(b"ee\n")), (b"".to_vec(), b"three\n".to_vec()));
+    assert_eq!((write(b"3"), write(b"\n")), (b"".to_vec(), b"3\n".to_vec()), "whole");
+    assert_eq!((metric("requests"), metric("replies"), metric("in_flight")), (3, 3, 0));
+}
+
+#[test]
+fn statistics_are_told_every_few_milliseconds() {
+    connect("relay", ROUTES);
+    read(b"one\n");
+    assert_eq!(envoy(|e| (e.metrics["meltemi.lines.requests"], e.tick)), (0, 10));
+    tick();
+    assert_eq!(envoy(|e| (e.metrics["meltemi.lines.requests"], e.tick)), (1, 10), "there may be more soon");
+    tick();
+    assert_eq!(envoy(|e| e.tick), 0);
 }
 
 #[test]
