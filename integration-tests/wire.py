@@ -152,8 +152,8 @@ class Dubbo:
 
     name = "dubbo"
     # Statuses by the failure they tell; 80 SERVER_ERROR for the rest.
-    codes = {"no_route": 60, "timeout": 31, "too_large": 40, "bad_reply": 50, "denied": 70, "overflow": 100,
-             "rate_limited": 100}
+    codes = {"no_route": 60, "timeout": 31, "connect_failure": 35, "upstream_reset": 35, "draining": 35, "too_large": 40,
+             "bad_reply": 50, "denied": 70, "overflow": 100, "rate_limited": 100}
     other = 80
 
     @staticmethod

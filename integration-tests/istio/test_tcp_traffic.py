@@ -7,8 +7,8 @@ from echo import BOTH, of_tcp_shape
 from harness import wait_until
 from load import in_threads
 from objects import destination_rule, host_of, meta_router, to
-from servers import Counted, Server
-from wire import failure, reply
+from servers import Counted, Server, per_frame
+from wire import Dubbo, Peer, failure, reply
 
 PORT = 9090
 NAMED = "tcp-metaprotocol-thrift"
@@ -119,6 +119,35 @@ def test_what_a_server_says_is_retried_since_envoy_1_40(space, echo, applied, en
     me.has('"name": "retried"')
     seen = call(me, service.ip, port, count=10)
     assert set(seen) == ({"fine"} if envoy.parents[2].name >= "1.40" else {"fine", "11: busy"}), seen
+
+
+def test_a_server_that_is_gone_behind_its_sidecar_is_retried_since_envoy_1_40(space, echo, applied, envoy):
+    """Dubbo has a word for it, CHANNEL_INACTIVE, and for one that hangs up. Calls may run twice, so it is no connect failure."""
+    port, me = PORT + 7, space.pods["client"]
+    space.start({name: {"labels": {"app": name, "dubbo": "yes"}} for name in ("answers", "hangs-up", "is-gone")})
+    for name, answer in (("answers", Dubbo.answer), ("hangs-up", lambda frame: None)):
+        with space.pods[name].inside():
+            Server(per_frame(answer), "0.0.0.0", port)
+    service = space.service("dubbo", {"dubbo": "yes"}, [{"name": "tcp-metaprotocol-dubbo", "port": port}])
+    me.has(f"meltemi.hcm.out.{service.host}:{port}")
+    for name in ("answers", "hangs-up", "is-gone"):
+        space.pods[name].has(f"meltemi.hcm.in.{service.host}:{port}")
+
+    def codes() -> set:
+        seen = set()
+        with me.inside():
+            peer = Peer.connect(port, address=service.ip)
+        for number in range(30):
+            peer.send(Dubbo.call(number, "hello"))
+            seen.add(Dubbo.parse(peer.frame())["code"])
+        peer.close()
+        return seen
+    wait_until(lambda: codes() == {None, 35}, "answers of all three")
+    applied(meta_router("dubbo", service.host, {"name": "twice", "retries": {"attempts": 2, "idempotent": True}, "route": [to(service.host)]}))
+    me.has('"name": "twice"')
+    if envoy.parents[2].name >= "1.40":
+        wait_until(lambda: codes() == {None}, "nothing but answers")
+    assert codes() == ({None} if envoy.parents[2].name >= "1.40" else {None, 35})
 
 
 def test_circuit_breaker(space, echo, applied):

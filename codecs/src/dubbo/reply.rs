@@ -10,10 +10,12 @@ use super::{
 };
 
 /// The status under which a client is told of a failure. Java clients see 31 as a timeout and every other one as a
-/// remoting error with the text of the body; both may be retried on another provider.
+/// remoting error with the text of the body; both may be retried on another provider. 35 is Dubbo's own word for a channel
+/// that was lost under a call, and what tells a caller's proxy that the server behind ours is gone.
 pub(super) const fn status(kind: FailureKind) -> u8 {
     match kind {
         FailureKind::Timeout => SERVER_TIMEOUT,
+        FailureKind::ConnectFailure | FailureKind::UpstreamReset | FailureKind::Draining => CHANNEL_INACTIVE,
         FailureKind::TooLarge | FailureKind::Malformed => BAD_REQUEST,
         FailureKind::BadReply => BAD_RESPONSE,
         FailureKind::NoRoute | FailureKind::UnknownService => SERVICE_NOT_FOUND,
