@@ -6,7 +6,7 @@ from thrift.transport.TTransport import TTransportException
 from calls import call, eventually, one
 from clients import client
 from echo import BOTH, of_tcp_shape
-from harness import DIST
+from harness import DIST, wait_until
 from objects import authorization, destination_rule, meta_router, service_entry, to
 from servers import Server, web_page
 
@@ -42,6 +42,35 @@ def test_other_target_port(space, echo, applied):
     assert set(call(space.pods["client"], echo.ip, PORT, count=20)) == BOTH
 
 
+def test_limits_of_two_services_on_one_port_of_a_pod(space, echo, applied):
+    """Servers cannot tell their calls apart: the older limits count all of them, and stay in force when the younger come."""
+    port, me = PORT + 10, space.pods["client"]
+    space.pod("two", labels={"app": "two"}).thrift_server(port)
+
+    def on(number: int, name: str):
+        service = space.service(name, {"app": "two"}, [{"name": NAMED, "port": number, "targetPort": port}])
+        me.has(f"meltemi.hcm.out.{service.host}:{number}")
+        return service
+    free = on(port + 100, "free")
+    eventually(me, free.ip, port + 100, {"two: hello x"}, count=10)
+    older, younger = on(port + 200, "older"), on(port + 300, "younger")
+
+    def limited(name: str, method: str) -> dict:
+        bucket = {"maxTokens": 1, "tokensPerFill": 1, "fillInterval": "600s"}
+        return meta_router(name, f"{name}.{space.name}.svc.cluster.local", localRateLimit={"conditions": [
+            {"match": {"attributes": {"method": {"exact": method}}}, "tokenBucket": bucket}]})
+    applied(limited("younger", "slow"))
+    eventually(me, younger.ip, port + 300, lambda seen: all("limit" in text for text in seen), method="slow", argument=1, count=3)
+    applied(limited("older", "hello"))
+    for service, number in ((free, port + 100), (older, port + 200), (younger, port + 300)):
+        eventually(me, service.ip, number, lambda seen: all("limit" in text for text in seen), count=3)
+        eventually(me, service.ip, number, {"two: slept 1"}, method="slow", argument=1, count=3)
+
+    def told():
+        return "counts nothing" in str(space.bed.kube.get("meltemi.dev/v1alpha1", "MetaRouter", "younger", space.name)["status"])
+    wait_until(told, "the status of the younger")
+
+
 def test_headless(space, echo, applied):
     """Each pod is a listener. A client gets the pod that it has chosen, as Istio's cluster of such a service has no others; what
     the routes lead to another service goes there."""
@@ -59,6 +88,56 @@ def test_headless(space, echo, applied):
         address = space.pods[version].ip
         eventually(me, address, port, {"v2: slept 1"}, method="slow", argument=1, count=10)
         assert set(call(me, address, port, count=20)) == {f"{version}: hello x"}
+
+
+def test_a_subset_of_a_headless_service_is_no_choice(space, echo, applied):
+    """Calls go where their client wanted; the status of the MetaRouter says so."""
+    port, me = PORT + 9, space.pods["client"]
+    for version in ("v1", "v2"):
+        space.pods[version].thrift_server(port)
+    service = space.service("headless-subset", {"app": "echo"}, [{"name": NAMED, "port": port}], clusterIP="None")
+    me.has(f"meltemi.hcm.out.{service.host}:{port}")
+    router = meta_router("headless-subset", service.host, {"name": "only-v2", "route": [to(service.host, "v2")]})
+    applied(destination_rule("headless-subset", service.host, "v1", "v2"), router)
+    me.has("only-v2")
+    for version in ("v1", "v2"):
+        assert set(call(me, space.pods[version].ip, port, count=10)) == {f"{version}: hello x"}
+    assert "has no effect" in str(space.bed.kube.get(router["apiVersion"], "MetaRouter", "headless-subset", space.name)["status"])
+
+
+def test_a_target_port_by_name(space, echo, applied):
+    """Which is another number in each pod. Limits are the servers' own, so they tell that each has our manager there."""
+    numbers = {"first": PORT + 6, "second": PORT + 7}
+    space.start({name: {"labels": {"app": name, "named": "yes"}, "ports": {"rpc": number}} for name, number in numbers.items()})
+    for name, number in numbers.items():
+        space.pods[name].thrift_server(number)
+    service = space.service("named", {"named": "yes"}, [{"name": NAMED, "port": PORT + 8, "targetPort": "rpc"}])
+    for name, number in numbers.items():
+        space.pods[name].has(f"meltemi.hcm.in.{service.host}:{PORT + 8}.{number}")
+    me = space.pods["client"]
+    me.has(f"meltemi.hcm.out.{service.host}:{PORT + 8}")
+    eventually(me, service.ip, PORT + 8, {"first: hello x", "second: hello x"}, count=20)
+    bucket = {"maxTokens": 1, "tokensPerFill": 1, "fillInterval": "600s"}
+    applied(meta_router("named", service.host, localRateLimit={"conditions": [
+        {"match": {"attributes": {"method": {"exact": "slow"}}}, "tokenBucket": bucket}]}))
+    eventually(me, service.ip, PORT + 8, lambda seen: all("limit" in text for text in seen), method="slow", argument=1, count=20)
+    assert set(call(me, service.ip, PORT + 8, count=20)) == {"first: hello x", "second: hello x"}
+
+
+def test_a_sidecar_resource_trims_listeners(space, echo, applied):
+    """What is left goes on, and can be routed; a route to what is trimmed away has no cluster, and is answered so."""
+    me, listener = space.pods["client"], f"{echo.ip}_{PORT}"
+    seen = space.service("seen", {"app": "echo"}, [{"name": NAMED, "port": PORT}])
+    me.has(f"meltemi.hcm.out.{seen.host}:{PORT}")
+    eventually(me, seen.ip, PORT, BOTH, count=20)
+    applied({"apiVersion": "networking.istio.io/v1", "kind": "Sidecar", "metadata": {"name": "client"},
+             "spec": {"workloadSelector": {"labels": {"app": "client"}}, "egress": [{"hosts": [f"./{seen.host}"]}]}},
+            meta_router("seen", seen.host, {"match": {"attributes": {"method": {"exact": "slow"}}}, "route": [to(echo.host)]},
+                        {"route": [to(seen.host)]}))
+    wait_until(lambda: me.listener(listener) is None, "the other service's listener to go")
+    eventually(me, seen.ip, PORT, lambda seen: all("cluster" in text for text in seen), method="slow", argument=1, count=5)
+    assert set(call(me, seen.ip, PORT, count=20)) == BOTH
+    assert me.rejected() == {}
 
 
 def test_connection_mode(space, echo, applied):
@@ -107,6 +186,16 @@ def test_policy_by_identity(space, echo, applied):
     me, friend, plain = (space.pods[name] for name in ("client", "friend", "plain"))
     applied(authorization("friends", "ALLOW", {"app": "echo"}, {
         "from": [{"source": {"principals": [f"cluster.local/ns/{space.name}/sa/friend"]}}], "to": [{"operation": {"ports": [str(PORT)]}}]}))
+    eventually(me, echo.ip, PORT, lambda seen: all(text.startswith("6: ") for text in seen), count=10)
+    with pytest.raises(TTransportException):
+        call(plain, echo.ip, PORT)
+    assert set(call(friend, echo.ip, PORT, count=40)) == BOTH
+
+
+def test_policy_by_address(space, echo, applied):
+    """Of the caller, as the server's sidecar sees it."""
+    me, friend, plain = (space.pods[name] for name in ("client", "friend", "plain"))
+    applied(authorization("away", "DENY", {"app": "echo"}, {"from": [{"source": {"ipBlocks": [f"{me.ip}/32", f"{plain.ip}/32"]}}]}))
     eventually(me, echo.ip, PORT, lambda seen: all(text.startswith("6: ") for text in seen), count=10)
     with pytest.raises(TTransportException):
         call(plain, echo.ip, PORT)

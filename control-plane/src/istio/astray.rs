@@ -1,6 +1,8 @@
 //! Objects of the user that lead to our ports what is no call: their clusters carry the bridge, where a proxy has the module, and
 //! connections and HTTP fail there.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::{
@@ -23,6 +25,7 @@ pub(super) fn add(ports: &[MeshPort<'_>], services: &Services<'_>, facts: &Facts
     }
     for sidecar in facts.others("Sidecar") {
         listeners(sidecar, ports, output);
+        own_ports(sidecar, ports, facts, output);
     }
 }
 
@@ -86,6 +89,34 @@ fn listeners(sidecar: &Object<Value>, ports: &[MeshPort<'_>], output: &mut Compi
                 output.problems.push(sidecar.origin.error(format!("spec.egress[{index}].port"), reason));
                 break;
             }
+        }
+    }
+}
+
+/// Ports of its pods that a Sidecar resource says are of a protocol which leaves our filters no place.
+fn own_ports(sidecar: &Object<Value>, ports: &[MeshPort<'_>], facts: &Facts, output: &mut Compiled) {
+    let labels: BTreeMap<String, String> =
+        serde_json::from_value(sidecar.spec["workloadSelector"]["labels"].clone()).unwrap_or_default();
+    let is_of = |port: &MeshPort<'_>| {
+        port.namespace == sidecar.metadata.namespace
+            && facts.workloads.iter().any(|pod| {
+                pod.is_selected(port.namespace, port.selector)
+                    && labels.iter().all(|(name, value)| pod.labels.get(name) == Some(value))
+            })
+    };
+    for (index, ingress) in list(&sidecar.spec, "ingress").enumerate() {
+        let Some(number) = ingress["port"]["number"].as_u64() else { continue };
+        let said = ingress["port"]["protocol"].as_str().unwrap_or_default().to_uppercase();
+        let is_http = matches!(said.as_str(), "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB");
+        let misses = |port: &&MeshPort<'_>| {
+            let fits =
+                !KNOWN.contains(&said.as_str()) || if port.shape == Shape::Tcp { said == "TCP" } else { is_http };
+            !fits && port.targets.iter().any(|target| u64::from(*target) == number) && is_of(port)
+        };
+        if let Some(port) = ports.iter().find(misses) {
+            let fit = if port.shape == Shape::Tcp { "TCP" } else { "HTTP" };
+            let reason = format!("{said}, so calls to {} fail there: say {fit}, or nothing", port.authority());
+            output.problems.push(sidecar.origin.error(format!("spec.ingress[{index}].port.protocol"), reason));
         }
     }
 }

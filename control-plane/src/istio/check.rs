@@ -106,12 +106,19 @@ fn tcp_policy(port: &MeshPort<'_>, policy: &Object<Value>, facts: &Facts, behind
     })
 }
 
-/// Whose calls a VirtualService routes.
+/// Whose calls a VirtualService, or a route of the Gateway API, is for.
 pub(super) struct Caller<'c> {
     pub(super) name: String,
     pub(super) codec: &'c str,
     /// The port that is called, whose number a destination has that names none.
     pub(super) number: Option<u16>,
+}
+
+impl<'c> Caller<'c> {
+    /// The callers of a port.
+    pub(super) fn of(port: &'c MeshPort<'_>) -> Self {
+        Self { name: port.authority(), codec: &port.protocol.codec.name, number: Some(port.number) }
+    }
 }
 
 /// Where a route leads must speak the same protocol: its cluster needs the bridge.
@@ -120,9 +127,7 @@ fn virtual_service(service: &Object<Value>, ports: &[MeshPort<'_>], services: &S
     let hosts = service.spec["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str).map(full);
     let hosts: Vec<String> = hosts.collect();
     let ours = ports.iter().filter(|port| port.shape != Shape::Tcp && hosts.iter().any(|host| host == port.host));
-    let callers: Vec<Caller<'_>> = ours
-        .map(|port| Caller { name: port.authority(), codec: &port.protocol.codec.name, number: Some(port.number) })
-        .collect();
+    let callers: Vec<Caller<'_>> = ours.map(Caller::of).collect();
     destinations(service, &callers, services, output);
 }
 
@@ -167,17 +172,26 @@ fn is_of_port(route: &Value, number: Option<u16>) -> bool {
 
 /// Somebody else's EnvoyFilter that changes the network filters of one of our listeners.
 fn conflict(filter: &Object<Value>, port: u16, listeners: &[String]) -> Option<Problem> {
-    let patches = filter.spec["configPatches"].as_array()?;
-    let index = patches.iter().position(|patch| {
-        let of = &patch["match"]["listener"];
-        let ours = of["name"].as_str().is_none_or(|name| listeners.iter().any(|ours| ours == name))
+    let index = changes_filters(filter, "SIDECAR_OUTBOUND", |of| {
+        of["name"].as_str().is_none_or(|name| listeners.iter().any(|ours| ours == name))
             && of["portNumber"].as_u64().is_none_or(|number| number == u64::from(port))
-            && patch["match"]["context"] != "SIDECAR_INBOUND"
-            && patch["match"]["context"] != "GATEWAY";
-        let operation = patch["patch"]["operation"].as_str().unwrap_or_default();
-        ours && patch["applyTo"] == "NETWORK_FILTER" && operation != "MERGE"
     })?;
     let reason =
         format!("changes the filters of {}, where ours are: the order of the two is not defined", listeners.join(", "));
     Some(filter.origin.warning(format!("spec.configPatches[{index}]"), reason))
+}
+
+/// The first patch of network filters in such listeners of a context.
+pub(super) fn changes_filters(
+    filter: &Object<Value>,
+    context: &str,
+    is_ours: impl Fn(&Value) -> bool,
+) -> Option<usize> {
+    filter.spec["configPatches"].as_array()?.iter().position(|patch| {
+        let of = patch["match"]["context"].as_str().unwrap_or("ANY");
+        (of == "ANY" || of == context)
+            && is_ours(&patch["match"]["listener"])
+            && patch["applyTo"] == "NETWORK_FILTER"
+            && patch["patch"]["operation"] != "MERGE"
+    })
 }

@@ -12,16 +12,18 @@ pub struct Facts {
     pub root_namespace: String,
     /// Pods.
     pub workloads: Vec<Workload>,
-    /// The user's own objects of Istio, of the kinds of `LOOKED_AT`, that may not fit ours.
+    /// The user's own objects of Istio and the Gateway API, of the kinds of `LOOKED_AT`, that may not fit ours.
     pub others: Vec<Object<Value>>,
 }
 
 /// Kinds that are only looked at, by group and kind.
-pub const LOOKED_AT: [(&str, &str); 4] = [
+pub const LOOKED_AT: [(&str, &str); 6] = [
     ("networking.istio.io", "VirtualService"),
     ("security.istio.io", "AuthorizationPolicy"),
     ("networking.istio.io", "EnvoyFilter"),
     ("networking.istio.io", "Sidecar"),
+    ("gateway.networking.k8s.io", "HTTPRoute"),
+    ("gateway.networking.k8s.io", "GRPCRoute"),
 ];
 
 impl Default for Facts {

@@ -10,6 +10,7 @@
     reason = "a JSON value indexed by a name that is not there is null; we write to objects alone"
 )]
 
+mod api_routes;
 mod astray;
 mod check;
 mod desired;
@@ -18,10 +19,12 @@ mod gateway;
 mod hop;
 mod manager;
 mod native;
+mod passthrough;
 mod patch;
 mod pods;
 mod port_numbers;
 mod ports;
+mod rivals;
 mod runner;
 mod tcp;
 #[cfg(test)]
@@ -39,7 +42,7 @@ pub use self::{
     facts::{Facts, LOOKED_AT, Workload},
     xds::{Root, ServiceTls, XdsService},
 };
-use self::{pods::Pods, port_numbers::PortNumbers, ports::Shape, tcp::Tcp};
+use self::{pods::Pods, port_numbers::PortNumbers, ports::Shape, rivals::Rivals, tcp::Tcp};
 use crate::{
     compile::{Code, Host, Services, Telemetry},
     model::Model,
@@ -128,11 +131,13 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
         .map(|(port, name)| (port, DesiredKind::EnvoyFilter.display(&facts.root_namespace, name)))
         .collect();
     let pods = Pods::new(&facts.workloads);
+    let rivals = Rivals::new(&ports, &services, &pods, &mut output);
     let mut runners: Vec<Tcp<'_>> =
-        options.runners().map(|runner| Tcp::new(runner, &services, facts, &options.telemetry)).collect();
+        options.runners().map(|runner| Tcp::new(runner, &services, facts, &options.telemetry, &rivals)).collect();
     let led_to = if options.wasm.is_some() { tcp::led_to(&ports, &services) } else { HashSet::new() };
     for port in &ports {
         let mut planned = port.planned(&pods, options);
+        planned.notes.extend(rivals.note(port));
         if port.shape == Shape::Tcp && options.xds.is_none() {
             planned.notes.push("the tcp shape needs the address of our xDS server (--xds-service)".to_owned());
             output.plan.push(planned);
@@ -160,6 +165,8 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
     gateway::add(model, &services, facts, options, &mut output);
     check::add(&ports, &services, facts, &pods, options, &mut output);
     astray::add(&ports, &services, facts, &mut output);
+    api_routes::add(&ports, &services, facts, &mut output);
+    passthrough::add(model, &ports, &services, facts, &mut output);
     virtual_service::add(model, &services, &ports, &mut output);
     if ports.iter().any(|port| port.shape == Shape::Tcp)
         && let Some(xds) = &options.xds

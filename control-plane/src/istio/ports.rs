@@ -11,7 +11,10 @@ use serde::Serialize;
 use super::{Compiled, Options, Planned, Workload, patch::Side, pods::Pods};
 use crate::{
     compile::{CODEC_ANNOTATION, Host, Port, Protocol, Services},
-    model::{EndpointSlice, Metadata, Model, Object, Service, ServiceEntry, ServiceEntryPort, ServicePort, TargetPort},
+    model::{
+        EndpointSlice, Metadata, Model, Object, Resolution, Service, ServiceEntry, ServiceEntryPort, ServicePort,
+        TargetPort,
+    },
     problem::Origin,
 };
 
@@ -50,6 +53,8 @@ pub(super) struct MeshPort<'a> {
     pub(super) anywhere: bool,
     /// Those ranges, by their first address and the bits that count.
     pub(super) ranges: Vec<(IpAddr, u8)>,
+    /// Istio knows no endpoints of it: each call goes to the address that its client chose.
+    pub(super) by_client: bool,
     /// The port's numbers in the pods.
     pub(super) targets: BTreeSet<u16>,
     /// Which pods; empty if it selects none.
@@ -273,6 +278,7 @@ fn of_service<'a>(
         apart: headless,
         anywhere: false,
         ranges: Vec::new(),
+        by_client: service.spec.cluster_ip.as_deref() == Some("None"),
         targets: targets(port, slices),
         selector: &service.spec.selector,
     })
@@ -321,6 +327,7 @@ fn of_entry<'a>(
         apart: true,
         anywhere,
         ranges,
+        by_client: spec.resolution == Resolution::None,
         targets: BTreeSet::from([port.target_port.unwrap_or(compiled.number)]),
         selector: spec.workload_selector.as_ref().map_or(&NOBODY, |selector| &selector.labels),
     })

@@ -19,6 +19,7 @@ use super::{
     native::{INBOUND, inlet, outlet},
     patch::{self, Listeners, Place, Side, TCP_PROXY},
     ports::{MeshPort, Shape},
+    rivals::Rivals,
 };
 use crate::{
     compile::{self, Host, Services, Telemetry, mesh},
@@ -33,6 +34,7 @@ pub(super) struct Tcp<'c> {
     services: &'c Services<'c>,
     facts: &'c Facts,
     telemetry: &'c Telemetry,
+    rivals: &'c Rivals<'c>,
     /// Chains that the listeners of clients have: by a listener's name, and what a chain matches beside.
     ///
     /// Headless services may have the same pods, and several services no address. Envoy refuses a listener with two chains
@@ -41,8 +43,14 @@ pub(super) struct Tcp<'c> {
 }
 
 impl<'c> Tcp<'c> {
-    pub(super) fn new(runner: Host, services: &'c Services<'c>, facts: &'c Facts, telemetry: &'c Telemetry) -> Self {
-        Self { runner, services, facts, telemetry, taken: HashSet::new() }
+    pub(super) fn new(
+        runner: Host,
+        services: &'c Services<'c>,
+        facts: &'c Facts,
+        telemetry: &'c Telemetry,
+        rivals: &'c Rivals<'c>,
+    ) -> Self {
+        Self { runner, services, facts, telemetry, rivals, taken: HashSet::new() }
     }
 
     /// Adds the objects of a port, and what our xDS server has for it.
@@ -209,7 +217,10 @@ impl<'c> Tcp<'c> {
         patches.push(self.inlet(port, &inlet_name));
         let name = port.filter_name(&self.runner, Side::Server);
         let (owner, proxies) = (Some(port.origin), self.runner.proxies(port.protocol.mode));
-        let desired = patch::envoy_filter_of(proxies, port.namespace, name, owner, port.selector, patches);
+        let mut desired = patch::envoy_filter_of(proxies, port.namespace, name, owner, port.selector, patches);
+        if let Some(priority) = self.rivals.priority(port) {
+            desired.spec["priority"] = json!(priority);
+        }
         output.desired.push(desired);
     }
 }

@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod api_routes;
 mod astray;
 mod check;
 mod entries;
 mod gateway;
+mod passthrough;
 mod places;
 mod several;
 mod tcp;

@@ -1,4 +1,4 @@
-//! The user's own objects of Istio that may not fit ours. Nothing is made of them, so nothing waits for them.
+//! The user's own objects of Istio and the Gateway API that may not fit ours. Nothing is made of them, so nothing waits for them.
 
 use std::{
     collections::BTreeMap,
@@ -28,12 +28,23 @@ use crate::{
 pub(super) fn resources() -> [ApiResource; LOOKED_AT.len()] {
     let policies = GroupVersionKind::gvk("security.istio.io", "v1", "AuthorizationPolicy");
     let sidecars = GroupVersionKind::gvk("networking.istio.io", "v1", "Sidecar");
+    let route = |kind: &str| GroupVersionKind::gvk(GATEWAY_API, "v1", kind);
     [
         written(DesiredKind::VirtualService),
         ApiResource::from_gvk_with_plural(&policies, "authorizationpolicies"),
         written(DesiredKind::EnvoyFilter),
         ApiResource::from_gvk_with_plural(&sidecars, "sidecars"),
+        ApiResource::from_gvk_with_plural(&route("HTTPRoute"), "httproutes"),
+        ApiResource::from_gvk_with_plural(&route("GRPCRoute"), "grpcroutes"),
     ]
+}
+
+/// Not every cluster has it.
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
+
+/// Whether there is nothing wrong with a cluster that lacks the kind.
+pub(super) fn is_optional(resource: &ApiResource) -> bool {
+    resource.group == GATEWAY_API
 }
 
 /// One of them.

@@ -103,7 +103,8 @@ pub async fn preflight(
 async fn kinds(client: &Client) -> anyhow::Result<Vec<Finding>> {
     let mut missing: Vec<ApiResource> = Vec::new();
     let needed = Watched::ALL.into_iter().filter(|watched| !watched.is_built_in() && !watched.is_optional());
-    for resource in needed.map(Watched::resource).chain(others::resources()) {
+    let looked_at = others::resources().into_iter().filter(|resource| !others::is_optional(resource));
+    for resource in needed.map(Watched::resource).chain(looked_at) {
         let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
         match api.list_metadata(&ListParams::default().limit(1)).await {
             Ok(_) => {}

@@ -101,9 +101,12 @@ fn programmed(accepted: &Verdict, open: &[String], progress: &Progress) -> Verdi
     Verdict { kind: "Programmed", holds, reason, message }
 }
 
-/// What an object names and is not there.
+/// What an object names and is not there. What it names in vain is.
 fn is_reference(problem: &Problem) -> bool {
     let field = problem.field.as_str();
+    if problem.reason.contains("knows no endpoints of") {
+        return false;
+    }
     ["destination", "mirror", "rateLimitService"].iter().any(|name| field.contains(name))
         || (field.starts_with("spec.hosts[") && problem.severity == Severity::Warning)
 }

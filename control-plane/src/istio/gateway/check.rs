@@ -1,18 +1,23 @@
 //! What leads through gateways of ours and does not fit.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::{
-    super::check::{Caller, destinations},
-    Compiled, Facts, Fleet, Taken, host,
+    super::{
+        api_routes::{self, Parent},
+        check::{changes_filters, destinations},
+    },
+    CONTEXT, Compiled, Facts, Fleet, Taken, host,
 };
 use crate::{
     compile::Services,
     model::{Metadata, Model, Object},
-    problem::Origin,
+    problem::{Origin, Problem},
 };
 
-/// Adds what is wrong with routes of gateways.
+/// Adds what is wrong with routes of gateways, and with what else changes them.
 pub(super) fn add(
     model: &Model,
     services: &Services<'_>,
@@ -40,14 +45,54 @@ pub(super) fn add(
         bound.check_names(gateways.iter().copied(), taken, output);
         let through = taken.iter().find(|one| gateways.iter().any(|name| bound.means(name, one.fleet)));
         if let Some(one) = through {
-            let name = format!("Gateway {}", one.fleet.gateway.origin.name);
-            destinations(service, &[Caller { name, codec: &one.protocol.codec.name, number: None }], services, output);
+            destinations(service, &[one.caller()], services, output);
         }
         let fleets = fleets.iter().filter(|fleet| gateways.iter().any(|name| bound.means(name, fleet)));
         for fleet in fleets {
             connections(service, fleet, services, taken, output);
         }
     }
+    for route in api_routes::all(facts) {
+        let of = |one: &&Taken<'_>| api_routes::parents(route).any(|parent| is_parent(&parent, one));
+        if let Some(one) = taken.iter().find(of) {
+            api_routes::backends(route, &[one.caller()], services, output);
+        }
+    }
+    for filter in facts.others("EnvoyFilter") {
+        output.problems.extend(taken.iter().find_map(|one| conflict(filter, one, facts)));
+    }
+}
+
+/// Whether a route of the Gateway API is of a server of ours.
+fn is_parent(parent: &Parent<'_>, one: &Taken<'_>) -> bool {
+    let gateway = &one.fleet.gateway.metadata;
+    one.fleet.namespace.is_some()
+        && parent.kind == "Gateway"
+        && (parent.namespace, parent.name) == (gateway.namespace.as_str(), gateway.name.as_str())
+        && parent.takes(one.server.port)
+}
+
+/// Somebody else's EnvoyFilter that changes the network filters of a server of ours.
+fn conflict(filter: &Object<Value>, one: &Taken<'_>, facts: &Facts) -> Option<Problem> {
+    let is_near = |namespace: &str| filter.metadata.namespace == namespace;
+    let labels: BTreeMap<String, String> =
+        serde_json::from_value(filter.spec["workloadSelector"]["labels"].clone()).unwrap_or_default();
+    let of_pods = one.fleet.pods.iter().any(|pod| {
+        (is_near(&facts.root_namespace) || is_near(&pod.namespace))
+            && labels.iter().all(|(name, value)| pod.labels.get(name) == Some(value))
+    });
+    let ports = one.fleet.listens_on(one.server.port);
+    let index = changes_filters(filter, CONTEXT, |of| {
+        let named = |port: &u16| of["name"].as_str().is_none_or(|name| name.ends_with(&format!("_{port}")));
+        let numbered = |port: &u16| of["portNumber"].as_u64().is_none_or(|number| number == u64::from(*port));
+        ports.iter().any(|port| named(port) && numbered(port))
+    })
+    .filter(|_| of_pods)?;
+    let reason = format!(
+        "changes the filters of Gateway {} on port {}, where ours are: the order of the two is not defined",
+        one.fleet.gateway.origin.name, one.server.port
+    );
+    Some(filter.origin.warning(format!("spec.configPatches[{index}]"), reason))
 }
 
 /// An object that says by which gateways its routes are.

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use self::fleet::Fleet;
 use super::{
     Compiled, Facts, Options, Planned, Shape, Workload,
+    check::Caller,
     native::ALPN_FILTER,
     patch::{self, HCM},
 };
@@ -131,6 +132,12 @@ impl Taken<'_> {
             Ok(host) if host != "*" => format!("{host}:{}", self.server.port),
             _ => format!("{}:{}", self.fleet.host(), self.server.port),
         }
+    }
+
+    /// Who calls through it. A destination says its port.
+    fn caller(&self) -> Caller<'_> {
+        let name = format!("Gateway {}", self.fleet.gateway.origin.name);
+        Caller { name, codec: &self.protocol.codec.name, number: None }
     }
 
     fn extension_name(&self) -> String {

@@ -70,3 +70,27 @@ fn a_listener_of_a_sidecar_resource_is_found() {
     };
     assert_eq!([bills("TCP"), bills("HTTP"), bills("")], [0, 1, 0]);
 }
+
+#[test]
+fn what_a_sidecar_says_of_its_own_ports_must_leave_a_place_for_calls() {
+    let of = |port: &str, number: u16, protocol: &str| {
+        let spec = serde_json::json!({"workloadSelector": {"labels": {"app": "orders"}},
+            "ingress": [{"port": {"number": number, "protocol": protocol, "name": "rpc"}, "defaultEndpoint": "127.0.0.1:1"}]});
+        let all = found(&service("orders", "10.96.0.12", port), |facts| facts.others.push(other("Sidecar", spec)));
+        all.into_iter().filter(|problem| problem.contains("spec.ingress[0].port.protocol")).count()
+    };
+    let native = "{name: rpc, port: 9091, targetPort: 9191, appProtocol: meltemi.dev/thrift}";
+    let tcp = "{name: tcp-metaprotocol-thrift, port: 9091, targetPort: 9191}";
+    for (port, protocol, wrong) in [
+        (native, "", 0),
+        (native, "HTTP", 0),
+        (native, "TCP", 1),
+        (native, "TLS", 1),
+        (tcp, "", 0),
+        (tcp, "TCP", 0),
+        (tcp, "HTTP", 1),
+    ] {
+        assert_eq!(of(port, 9191, protocol), wrong, "{port} {protocol}");
+    }
+    assert_eq!(of(native, 9091, "TCP"), 0, "not the number in the pod");
+}

@@ -238,3 +238,36 @@ fn routes_that_no_call_can_take_are_found() {
     let wrong = of(tcp);
     assert!(wrong.contains("spec.tcp[0].route[0].destination.host") && wrong.contains("connections fail"), "{wrong}");
 }
+
+#[test]
+fn somebody_elses_filter_at_a_port_of_ours_is_a_warning() {
+    let filter = |labels: Value, of: Value| {
+        let patch =
+            json!({"applyTo": "NETWORK_FILTER", "match": of, "patch": {"operation": "INSERT_FIRST", "value": {}}});
+        let mut filter =
+            other("EnvoyFilter", json!({"workloadSelector": {"labels": labels}, "configPatches": [patch]}));
+        filter.metadata.namespace = "istio-system".to_owned();
+        let pod = Workload {
+            namespace: "edge".to_owned(),
+            name: "edge-1".to_owned(),
+            labels: [("istio", "edge"), ("meltemi.dev/module", "1")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        };
+        let facts = Facts { workloads: vec![pod], others: vec![filter], ..Facts::default() };
+        problems(&compiled_with(&ours(&["9090 HTTP orders.test"]), &facts))
+    };
+    for (labels, of) in [
+        (Value::Null, json!({"context": "GATEWAY", "listener": {"portNumber": 9090}})),
+        (json!({"istio": "edge"}), json!({"listener": {"name": "0.0.0.0_9090"}})),
+        (Value::Null, json!({})),
+    ] {
+        let [one] = &filter(labels, of)[..] else { panic!() };
+        assert!(one.contains("spec.configPatches[0]: changes the filters of Gateway edge/calls on port 9090"), "{one}");
+    }
+    for (labels, of) in [
+        (Value::Null, json!({"context": "SIDECAR_INBOUND", "listener": {"portNumber": 9090}})),
+        (Value::Null, json!({"context": "GATEWAY", "listener": {"portNumber": 80}})),
+        (json!({"istio": "other"}), json!({"context": "GATEWAY"})),
+    ] {
+        assert_eq!(filter(labels, of), [""; 0]);
+    }
+}

@@ -115,3 +115,34 @@ fn no_two_chains_of_a_listener_match_the_same() {
     let taken = |name| places(&compiled, name).len();
     assert_eq!((taken("a"), taken("b"), taken("c")), (1, 0, 1), "Envoy would refuse the listener");
 }
+
+/// A service of the tcp shape, on port 9090 of the pods of `app`.
+fn of_app(name: &str, app: &str) -> String {
+    service(name, "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9091, targetPort: 9090}")
+        .replace(&format!("app: {name}"), &format!("app: {app}"))
+}
+
+fn limited(name: &str) -> String {
+    format!(
+        "apiVersion: meltemi.dev/v1alpha1\nkind: MetaRouter\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  hosts: [{name}]\n  \
+         localRateLimit:\n    tokenBucket: {{maxTokens: 5, tokensPerFill: 5, fillInterval: 60s}}\n---\n"
+    )
+}
+
+#[test]
+fn of_services_on_one_port_of_a_pod_the_older_with_limits_is_first() {
+    let services =
+        of_app("a", "orders") + &of_app("b", "orders") + &of_app("c", "orders, x: y") + &of_app("d", "users");
+    let compiled = compiled(&(services + &limited("b") + &limited("c") + &limited("d")));
+    let priority = |name: &str| object(&compiled, &format!("meltemi-in-{name}-9091")).spec["priority"].clone();
+    assert_eq!(
+        [priority("a"), priority("b"), priority("c"), priority("d")],
+        [json!(null), json!(-2), json!(-1), json!(-2)]
+    );
+    let [problem] = compiled.problems.as_slice() else { panic!("{:?}", compiled.problems) };
+    assert_eq!((problem.origin.name.as_str(), problem.field.as_str()), ("shop/c", "spec.localRateLimit"));
+    assert!(problem.reason.contains("b.shop.svc.cluster.local:9091 is older"), "{problem}");
+    let notes = |name: &str| planned(&compiled, &format!("{name}.shop.svc.cluster.local")).notes.concat();
+    assert!(notes("a").contains("the limits of b.shop.svc.cluster.local:9091"), "{}", notes("a"));
+    assert_eq!(notes("b") + &notes("c") + &notes("d"), "");
+}
