@@ -341,8 +341,19 @@ fn single(address: &str) -> Option<IpAddr> {
     bits.is_none_or(|bits| bits == all).then_some(ip)
 }
 
-/// A range of several addresses.
+/// A range of several addresses, by the first of them however it is written: Envoy compares no more of it.
 fn range(address: &str) -> Option<(IpAddr, u8)> {
     let (ip, bits) = address.split_once('/').filter(|_| single(address).is_none())?;
-    Some((ip.parse().ok()?, bits.parse().ok()?))
+    let (ip, bits): (IpAddr, u8) = (ip.parse().ok()?, bits.parse().ok()?);
+    let first = match ip {
+        IpAddr::V4(ip) => {
+            let free = 32_u32.checked_sub(bits.into())?;
+            IpAddr::V4((u32::from(ip) & u32::MAX.checked_shl(free).unwrap_or(0)).into())
+        }
+        IpAddr::V6(ip) => {
+            let free = 128_u32.checked_sub(bits.into())?;
+            IpAddr::V6((u128::from(ip) & u128::MAX.checked_shl(free).unwrap_or(0)).into())
+        }
+    };
+    Some((first, bits))
 }

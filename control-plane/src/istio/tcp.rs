@@ -35,11 +35,11 @@ pub(super) struct Tcp<'c> {
     facts: &'c Facts,
     telemetry: &'c Telemetry,
     rivals: &'c Rivals<'c>,
-    /// Chains that the listeners of clients have: by a listener's name, and what a chain matches beside.
+    /// What chains of ours take in the listeners of clients: by a listener's name, all or a range of addresses.
     ///
-    /// Headless services may have the same pods, and several services no address. Envoy refuses a listener with two chains
-    /// that match the same; istiod gives it to one service as well.
-    taken: HashSet<(String, Vec<(IpAddr, u8)>)>,
+    /// Headless services may have the same pods, and several services no address, or a range in common. Envoy refuses a
+    /// listener with two chains that match the same; istiod gives it to one service as well.
+    taken: HashSet<(String, Option<(IpAddr, u8)>)>,
 }
 
 impl<'c> Tcp<'c> {
@@ -185,16 +185,19 @@ impl<'c> Tcp<'c> {
         let no_address = port.listener_of_no_address();
         let mut patches = Vec::new();
         for listener in port.listeners() {
-            let ranges = if no_address.as_ref() == Some(&listener) { port.ranges.clone() } else { Vec::new() };
+            let has_ranges = no_address.as_ref() == Some(&listener) && !port.ranges.is_empty();
+            let mut wanted = if has_ranges { port.ranges.iter().copied().map(Some).collect() } else { vec![None] };
+            wanted.retain(|range| self.taken.insert((listener.clone(), *range)));
+            if wanted.is_empty() {
+                continue;
+            }
             let mut matches = json!({"transport_protocol": "raw_buffer"});
-            if !ranges.is_empty() {
-                let prefix = |(ip, bits): &(IpAddr, u8)| json!({"address_prefix": ip, "prefix_len": bits});
-                matches["prefix_ranges"] = ranges.iter().map(prefix).collect();
+            if has_ranges {
+                let prefix = |(ip, bits): (IpAddr, u8)| json!({"address_prefix": ip, "prefix_len": bits});
+                matches["prefix_ranges"] = wanted.into_iter().flatten().map(prefix).collect();
             }
-            if self.taken.insert((listener.clone(), ranges)) {
-                let ours = json!({"name": name, "filter_chain_match": matches, "filters": filters});
-                patches.push(patch::add_chains(&listener, &[&[ours], others].concat()));
-            }
+            let ours = json!({"name": name, "filter_chain_match": matches, "filters": filters});
+            patches.push(patch::add_chains(&listener, &[&[ours], others].concat()));
         }
         patches
     }

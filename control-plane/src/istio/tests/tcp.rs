@@ -116,6 +116,18 @@ fn no_two_chains_of_a_listener_match_the_same() {
     assert_eq!((taken("a"), taken("b"), taken("c")), (1, 0, 1), "Envoy would refuse the listener");
 }
 
+#[test]
+fn of_services_with_a_range_in_common_one_has_it() {
+    let entries =
+        entry("a", "10.2.0.0/16, '::/0'") + &entry("b", "10.3.0.0/16, 10.2.0.1/16") + &entry("c", "'fd00::1/0'");
+    let compiled = compiled(&entries);
+    let ranges = |name: &str| places(&compiled, name).into_iter().map(|(_, ranges)| ranges).collect::<Vec<_>>();
+    let range = |ip: &str, bits: u8| json!({"address_prefix": ip, "prefix_len": bits});
+    assert_eq!(ranges("a"), [json!([range("10.2.0.0", 16), range("::", 0)])]);
+    assert_eq!(ranges("b"), [json!([range("10.3.0.0", 16)])]);
+    assert_eq!(ranges("c"), [Value::Null; 0]);
+}
+
 /// A service of the tcp shape, on port 9090 of the pods of `app`.
 fn of_app(name: &str, app: &str) -> String {
     service(name, "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9091, targetPort: 9090}")
