@@ -134,6 +134,7 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
     let rivals = Rivals::new(&ports, &services, &pods, &mut output);
     let mut runners: Vec<Tcp<'_>> =
         options.runners().map(|runner| Tcp::new(runner, &services, facts, &options.telemetry, &rivals)).collect();
+    let mut names: HashSet<String> = HashSet::new();
     let led_to = if options.wasm.is_some() { tcp::led_to(&ports, &services) } else { HashSet::new() };
     for port in &ports {
         let mut planned = port.planned(&pods, options);
@@ -157,7 +158,17 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
             }
             Shape::Tcp => runners.iter_mut().for_each(|runner| runner.add(port, &mut output)),
         }
-        let own = output.desired.iter().skip(before).map(Desired::display);
+        let own: Vec<String> = output.desired.iter().skip(before).map(Desired::display).collect();
+        if let Some(taken) = own.iter().find(|name| names.contains(*name)) {
+            // Names of namespaces and services have the hyphen that we put between them.
+            let reason =
+                format!("an older service of a name like it has {taken}, so this one is left alone: rename it");
+            output.desired.truncate(before);
+            output.problems.push(port.origin.error("metadata.name", reason.clone()));
+            output.plan.push(Planned { notes: vec![reason], ..planned });
+            continue;
+        }
+        names.extend(own.iter().cloned());
         planned.objects = shared.get(&port.key()).cloned().into_iter().chain(own).collect();
         output.plan.push(planned);
     }

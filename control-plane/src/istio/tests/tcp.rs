@@ -158,3 +158,22 @@ fn of_services_on_one_port_of_a_pod_the_older_with_limits_is_first() {
     assert!(notes("a").contains("the limits of b.shop.svc.cluster.local:9091"), "{}", notes("a"));
     assert_eq!(notes("b") + &notes("c") + &notes("d"), "");
 }
+
+#[test]
+fn of_services_whose_objects_would_have_one_name_the_older_has_them() {
+    let of = |name: &str, namespace: &str| {
+        service(name, "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}")
+            .replace("namespace: shop", &format!("namespace: {namespace}"))
+    };
+    let compiled = compiled(&(of("b-c", "a") + &of("c", "a-b") + &of("vm", "shop") + &entry("vm", "10.9.0.1")));
+    let mut names: Vec<String> = compiled.desired.iter().map(Desired::display).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), compiled.desired.len(), "{names:?}");
+    let told: Vec<(&str, &str)> =
+        compiled.problems.iter().map(|problem| (problem.origin.kind.as_str(), problem.origin.name.as_str())).collect();
+    assert_eq!(told, [("Service", "a-b/c"), ("ServiceEntry", "shop/vm")]);
+    assert!(compiled.problems[0].reason.contains("EnvoyFilter istio-system/meltemi-out-a-b-c-9090"));
+    let plan = |host: &str| planned(&compiled, host).clone();
+    assert_eq!((plan("c.a-b.svc.cluster.local").objects.len(), plan("b-c.a.svc.cluster.local").objects.len()), (0, 2));
+}
