@@ -3,7 +3,7 @@
 //! beside istiod's, at a server istiod's own chain, which has its policies.
 //!
 //! A proxy that starts while we are not there gets the default that istiod gives it, a route to the service itself, and
-//! keeps what it had from us otherwise.
+//! keeps what it had from us otherwise. In connection mode there is no default, and it closes the port's connections.
 
 use std::{
     collections::{BTreeMap, HashSet},
