@@ -1,6 +1,7 @@
-//! A map for a few values by number: plugins, of which there are one or two. One for many is several times its code.
+//! A map for values by number that are looked up once a connection: plugins, one for each filter configuration of an Envoy.
+//! One for many is several times its code.
 
-/// Values by their numbers.
+/// Values by their numbers, searched one by one.
 #[derive(Debug)]
 pub(crate) struct Few<T>(Vec<(u32, T)>);
 
