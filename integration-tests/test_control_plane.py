@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import subprocess
 import threading
 import urllib.error
@@ -185,3 +186,16 @@ def test_resources_are_shown(world):
     with urllib.request.urlopen(f"http://127.0.0.1:{world.admin}/metrics") as answer:
         assert answer.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
         assert answer.read().endswith(b"# EOF\n")
+
+
+def test_output_that_cannot_be_written():
+    """Nobody reads on, as behind `| head`: that is said by the exit code alone. A full disk is said aloud."""
+    def crds(stdout):
+        done = subprocess.run([DIST / "meltemi", "crds"], stdout=stdout, stderr=subprocess.PIPE, text=True)
+        return done.returncode, done.stderr
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed, open("/dev/full", "w") as full:
+        assert crds(closed) == (141, "")
+        code, said = crds(full)
+    assert code == 2 and "No space left on device" in said, said

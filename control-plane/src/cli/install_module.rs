@@ -36,7 +36,7 @@ pub struct InstallModule {
 impl InstallModule {
     pub fn run(self) -> anyhow::Result<u8> {
         let size = install(&self.from, &self.folder)?;
-        out::line(format_args!("{}: {size} bytes from {}", self.folder.join(FILE).display(), self.from.display()));
+        out::aside(format_args!("{}: {size} bytes from {}", self.folder.join(FILE).display(), self.from.display()));
         Ok(0)
     }
 }

@@ -37,8 +37,8 @@ impl Remove {
             }
             return Ok(0);
         }
-        removal.run(out::line).await?;
-        out::line(format_args!("the mesh is as before; a control plane that still runs writes again after {HOLD:?}"));
+        removal.run(out::aside).await?;
+        out::aside(format_args!("the mesh is as before; a control plane that still runs writes again after {HOLD:?}"));
         Ok(0)
     }
 }
