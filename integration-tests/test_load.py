@@ -68,8 +68,8 @@ def test_sizes_and_cuttings(world, mode):
 
 
 @pytest.mark.feature("a client that reads nothing", module="is asked for nothing more",
-                     wasm="is served on, within bounds, until Envoy, where it knows `per_connection_buffer_high_watermark_timeout`, "
-                          "closes it after a minute", why="nobody tells a plugin that the client does not read")
+                     wasm="is served on, within bounds, until Envoy, from 1.38, closes it after a minute "
+                          "(`per_connection_buffer_high_watermark_timeout`)", why="nobody tells a plugin that the client does not read")
 @MODES
 def test_a_client_that_never_reads(world, mode):
     port = mesh(world, Server(per_frame(lambda frame: reply(frame, b"y" * 100_000))), mode=mode)

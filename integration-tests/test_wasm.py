@@ -1,9 +1,11 @@
-"""What only plugins in Wasm do: end and come again, and come over HTTP. Runs in the suite of Wasm alone."""
+"""What only plugins in Wasm do: end and come again, come over HTTP, leave clients that do not read to Envoy. Runs in the suite of Wasm
+alone."""
 
 import contextlib
 import functools
 import hashlib
 import http.server
+import json
 import os
 import pathlib
 import shutil
@@ -15,9 +17,9 @@ import threading
 import pytest
 
 from by_hand import cluster, listener, manager, ours, route, start, tcp
-from harness import DIST, FILTER_HOST, ROOT, WASM, free_port, router, service, to, wait_until
+from harness import DIST, FILTER_HOST, ROOT, WASM, free_port, get, router, service, to, wait_until
 from servers import Server, per_frame
-from wire import Peer, Thrift
+from wire import Peer, Thrift, reply
 
 pytestmark = pytest.mark.skipif(FILTER_HOST != "wasm", reason="a test of the plugins in Wasm")
 HOST = "echo.test"
@@ -182,6 +184,37 @@ def test_a_wrong_configuration_names_its_place(world):
         start(world, [bad], [cluster(1, "thrift")], seconds=3)
     wait_until(lambda: "meltemi: field `codec.name`: this module has no codec `none`" in world.log("envoy"), "the reason")
     world.processes.pop("envoy").wait(10)
+
+
+@pytest.mark.parametrize("mode", ["request", "connection"])
+def test_a_client_that_reads_nothing_is_let_go(world, envoy_version, mode):
+    """By Envoy, and from 1.38 on: what is written is for it to look at, and a plugin is not told. We ask for a minute."""
+    port = free_port()
+    server = Server(per_frame(lambda frame: reply(frame, b"y" * 100_000)))
+    world.write("all", service(HOST, port, {server.port: "v1"}, **{f"meltemi.dev/mode.{port}": mode}))
+    world.serve()
+    shown, = json.loads(get(world.admin, f"/resources?type=listener&name={HOST}:{port}"))["Listener"]
+    assert shown["content"]["per_connection_buffer_high_watermark_timeout"] == "60s"
+    routes = [{"name": "all", "clusters": [{"name": "servers", "weight": 1}]}]
+    filters = {"request": [ours("inlet", codec={"name": "thrift"}), manager(route())],
+               "connection": [ours("relay", codec={"name": "thrift"}, routes=routes), tcp()]}[mode]
+    impatient = listener(port, *filters, per_connection_buffer_high_watermark_timeout="0.5s")
+    servers = cluster(server.port, "thrift" if mode == "request" else None)
+    if envoy_version.startswith("1.37."):
+        with pytest.raises(TimeoutError):
+            start(world, [impatient], [servers], seconds=3)
+        wait_until(lambda: "per_connection_buffer_high_watermark_timeout" in world.log("envoy"), "Envoy to refuse the field")
+        world.processes.pop("envoy").wait(10)
+        return
+    start(world, [impatient], [servers])
+    rude = Peer.connect(port)
+    rude.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        for number in range(100):
+            rude.send(Thrift.call(number, "hello"))
+    active = f"listener.127.0.0.1_{port}.downstream_cx_active"
+    wait_until(lambda: world.stats(active) == {active: 0}, "Envoy to let the client go")
+    world.counted("thrift", {"in_flight": 0})
 
 
 def test_of_a_gauge_there_is_one_for_all_workers(world):
