@@ -9,7 +9,9 @@ def address(port: int) -> dict:
 
 
 def cluster(name: str, port: int) -> dict:
-    return {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": {
+    # Idle connections are more than Envoy lets through by default.
+    breakers = {"thresholds": [{"max_connections": 100_000, "max_requests": 100_000}]}
+    return {"name": name, "type": "STATIC", "connect_timeout": "1s", "circuit_breakers": breakers, "load_assignment": {
         "cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(port)}}]}]}}
 
 

@@ -61,6 +61,12 @@ def table(results: dict) -> str:
         "ratio within a round: median [first quartile-third quartile] over the rounds. `lean` is an HCM with every saving that ours has, "
         "else it is as Envoy's defaults make it. CPU is the processor time of the Envoy "
         "process for a request; below 1 is better for CPU, p50 and p99, above 1 for the rate.", "",
+        "* `request mode`: the whole way, from a client to a server of the protocol. In Wasm that is through a second listener and a second "
+        "HCM in the same Envoy.",
+        "* `inlet + HCM`: the inlet alone, before an HCM whose servers speak HTTP/1.1 and answer with frames. An HTTP/1.1 HCM does "
+        "the same, but for what its clients speak.",
+        "* `connection mode`: the relay before `tcp_proxy`.",
+        "* `Wasm`: the plugin of all codecs, in an Envoy of its own; everything else is in the Envoy with the module.", "",
     ]
     for workload in results["rounds"]:
         lines += [f"## {workload}", "", "| path | against | CPU | p50 | p99 | requests/s | rounds |", "|---|---|---|---|---|---|---|"]
@@ -101,7 +107,8 @@ def idle(results: dict) -> list[str]:
 
 def resident(results: dict) -> list[str]:
     lines = ["## Memory of the system for an idle connection", "",
-             "By how much Envoy's process grew for a connection that made one call, with all that plugins have for it.", "",
+             "By how much Envoy's process grows for a connection that made one call, with all that plugins have for it. Less than what is "
+             "allocated: pages that nobody has touched are not there.", "",
              "| path | bytes |", "|---|---|"]
     rows = sorted(results["resident_bytes"].items(), key=lambda item: item[1])
     return [*lines, *(f"| {path} | {size:,.0f} |" for path, size in rows), ""]
@@ -109,8 +116,8 @@ def resident(results: dict) -> list[str]:
 
 def virtual_machines(results: dict) -> list[str]:
     lines = ["## Memory of a VM", "",
-             "Envoy's process with an idle listener, without and with the plugin of all codecs. Every worker has a VM, and so has the main "
-             "thread; the code is compiled once.", "",
+             "Envoy's process with an idle listener, without and with the plugin of all codecs. Every worker has a VM; two more are Envoy's "
+             "own. The code is compiled once.", "",
              "| workers | VMs | MiB without | MiB with | MiB of the plugin |", "|---|---|---|---|---|"]
     for row in results["vms"]:
         without, loaded = (row[name] / (1 << 20) for name in ("without", "with"))
@@ -122,7 +129,8 @@ def shares(results: dict) -> list[str]:
     if not results["shares"]:
         return ["## Our own code's share", "", "Not measured: no `perf` here."]
     lines = ["## Our own code's share", "",
-             f"Percent of Envoy's processor samples that fall into {MODULE}, kernel included; target: below {SHARE_TARGET:.0f}.", "",
+             f"Percent of Envoy's processor samples that fall into {MODULE}, kernel included; target: below {SHARE_TARGET:.0f}. "
+             "Plugins are compiled as they are loaded: what is theirs stands under other.", "",
              "| path | ours | Envoy | kernel | other |", "|---|---|---|---|---|"]
     for path, files in results["shares"].items():
         ours, envoy, kernel = (files.get(name, 0) for name in (MODULE, "envoy", "[kernel.kallsyms]"))
