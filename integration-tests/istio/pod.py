@@ -82,10 +82,15 @@ class Pod:
         container = {"name": "app", "image": "none", "ports": [{"name": name, "containerPort": port} for name, port in self.ports.items()]}
         pod = self.meta = {
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "namespace": self.space.name, "labels": labels},
-            "spec": {"serviceAccountName": self.account, "nodeName": "node", "containers": [container]}}
+            "spec": {"serviceAccountName": self.account, "nodeName": "node", "containers": [container, *self.sidecar()]}}
         self.bed.kube.apply(pod)
         self.bed.kube.status(pod, phase="Running", podIP=self.ip, podIPs=[{"ip": ip} for ip in (self.ip, self.ip_6) if ip],
                              conditions=[{"type": "Ready", "status": "True"}])
+
+    def sidecar(self) -> list[dict]:
+        """As people see it who look at the pod."""
+        path = [{"name": "ENVOY_DYNAMIC_MODULES_SEARCH_PATH", "value": str(self.module)}] if self.module else []
+        return [{"name": "istio-proxy", "image": f"istio/proxyv2:{self.istio_version}", "env": path}] if self.envoy else []
 
     def agent(self):
         """Starts the sidecar as an injected container would."""
