@@ -6,9 +6,9 @@ from cluster_objects import LABEL, VIRTUAL, cluster, controller, filters, router
 from harness import DIST, wait_until
 
 
-def remove(cluster, *options: str) -> str:
+def remove(cluster, *options: str, to=subprocess.PIPE) -> str:
     command = [DIST / "meltemi", "istio", "remove", "--kubeconfig", cluster.kubeconfig, "--namespace", "meltemi-system", *options]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, check=True, stdout=to, stderr=subprocess.PIPE, text=True, timeout=60).stdout
 
 
 def test_a_mesh_is_as_before(cluster, space, controller):
@@ -29,3 +29,7 @@ def test_a_mesh_is_as_before(cluster, space, controller):
     assert not controller.is_leader()
     # Who goes on running writes again; so the chart is removed first or soon after.
     wait_until(lambda: len(filters(kube, space)) == 2, "the control plane to write again", 60)
+    # What is begun is ended, though nobody can read of it.
+    with open("/dev/full", "w") as full:
+        remove(cluster, to=full)
+    assert not filters(kube, space)
