@@ -14,6 +14,11 @@ PORT = 9090
 NAMED = "tcp-metaprotocol-thrift"
 
 
+def status(space, router: str) -> str:
+    """What the status of a MetaRouter says; nothing before it has one."""
+    return str(space.bed.kube.get("meltemi.dev/v1alpha1", "MetaRouter", router, space.name).get("status"))
+
+
 @pytest.fixture(scope="module")
 def echo(controller, space):
     service = of_tcp_shape(space, PORT, plain={"module": None}, friend={"account": "friend"}, outside={"sidecar": False})
@@ -67,7 +72,7 @@ def test_limits_of_two_services_on_one_port_of_a_pod(space, echo, applied):
         eventually(me, service.ip, number, {"two: slept 1"}, method="slow", argument=1, count=3)
 
     def told():
-        return "counts nothing" in str(space.bed.kube.get("meltemi.dev/v1alpha1", "MetaRouter", "younger", space.name)["status"])
+        return "counts nothing" in status(space, "younger")
     wait_until(told, "the status of the younger")
 
 
@@ -102,7 +107,7 @@ def test_a_subset_of_a_headless_service_is_no_choice(space, echo, applied):
     me.has("only-v2")
     for version in ("v1", "v2"):
         assert set(call(me, space.pods[version].ip, port, count=10)) == {f"{version}: hello x"}
-    assert "has no effect" in str(space.bed.kube.get(router["apiVersion"], "MetaRouter", "headless-subset", space.name)["status"])
+    wait_until(lambda: "has no effect" in status(space, "headless-subset"), "the status to say so")
 
 
 def test_a_target_port_by_name(space, echo, applied):
