@@ -1,10 +1,22 @@
-"""Reads the OCI archives that we make."""
+"""Makes our OCI archives, and reads them."""
 
 import hashlib
 import io
 import json
+import os
 import pathlib
+import subprocess
+import sys
 import tarfile
+
+from harness import ROOT
+
+
+def make(script: str, *options, **environment: str):
+    """Runs one of the scripts that make an image."""
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "image" / script, *options], text=True, capture_output=True,
+                          env=os.environ | environment)
+    assert done.returncode == 0, done.stderr
 
 
 class Image:

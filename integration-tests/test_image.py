@@ -16,18 +16,15 @@ import tarfile
 import pytest
 
 from harness import DIST, ROOT
-from oci_archive import Image
+from oci_archive import Image, make
 
-BUILD = ROOT / "scripts" / "image" / "build.py"
 USER = 65532
 # The sidecar's.
 PROXY = 1337
 
 
 def build(out: pathlib.Path, **environment):
-    done = subprocess.run([sys.executable, BUILD, "--out", out, "--source", "https://code.example/meltemi"], text=True,
-                          capture_output=True, env=os.environ | environment)
-    assert done.returncode == 0, done.stderr
+    make("build.py", "--out", out, "--source", "https://code.example/meltemi", **environment)
 
 
 @pytest.fixture(scope="module")

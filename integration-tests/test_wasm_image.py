@@ -3,27 +3,22 @@
 import hashlib
 import io
 import json
-import os
 import shutil
 import subprocess
-import sys
 import tarfile
 
 import pytest
 
 import registry
-from harness import FILTER_HOST, ROOT, WASM
-from oci_archive import Image
+from harness import FILTER_HOST, WASM
+from oci_archive import Image, make
 
 pytestmark = pytest.mark.skipif(FILTER_HOST != "wasm", reason="a test of the plugins in Wasm")
-BUILD = ROOT / "scripts" / "image" / "plugin.py"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 def build(out, **environment):
-    done = subprocess.run([sys.executable, BUILD, "--wasm", WASM, "--out", out], text=True, capture_output=True,
-                          env=os.environ | environment)
-    assert done.returncode == 0, done.stderr
+    make("plugin.py", "--wasm", WASM, "--out", out, **environment)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,6 @@ import contextlib
 import hashlib
 import http.server
 import itertools
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -17,9 +15,10 @@ import setup
 from calls import call, eventually
 from clients import client
 from echo import BOTH
-from harness import DIST, ROOT, wait_until
+from harness import DIST, wait_until
 from load import in_threads
 from objects import destination_rule, host_of, meta_router, to
+from oci_archive import make
 from steady import Steady
 
 PORT = 9090
@@ -356,7 +355,7 @@ def test_code_from_a_registry(space, echo, applied, bed, controller, wasm, tmp_p
         pytest.skip(f"SKIPPED a registry: {reason}")
     leads(space, echo, applied, "v1")
     archive = tmp_path / "plugin.tar"
-    subprocess.run([sys.executable, ROOT / "scripts" / "image" / "plugin.py", "--wasm", PLUGIN, "--out", archive], check=True)
+    make("plugin.py", "--wasm", PLUGIN, "--out", archive)
     with registry.Registry(tmp_path / "registry.log", bed.host) as store:
         image = store.push(archive, "meltemi-wasm:test")
         with told(controller, f"oci://{image}"):

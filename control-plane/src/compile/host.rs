@@ -82,13 +82,24 @@ pub enum Code {
     Image(String),
 }
 
+/// How code gets to an Envoy.
+pub(crate) enum Way<'c> {
+    /// It lies there, under this path.
+    Local(&'c str),
+    /// It is fetched.
+    Fetched {
+        uri: &'c str,
+        /// Empty: it is not compared.
+        sha256: &'c str,
+    },
+}
+
 impl Code {
-    /// Where it comes from and its SHA-256, if it is fetched.
-    pub(crate) fn fetched(&self) -> Option<(&str, &str)> {
+    pub(crate) fn way(&self) -> Way<'_> {
         match self {
-            Self::File(_) => None,
-            Self::Remote { url, sha256, .. } => Some((url, sha256)),
-            Self::Image(reference) => Some((reference, "")),
+            Self::File(path) => Way::Local(path),
+            Self::Remote { url, sha256, .. } => Way::Fetched { uri: url, sha256 },
+            Self::Image(reference) => Way::Fetched { uri: reference, sha256: "" },
         }
     }
 }
@@ -188,21 +199,19 @@ fn plugin<T: Serialize>(name: &str, filter: &str, config: &T, code: &Code) -> Pl
 }
 
 fn source(code: &Code) -> async_data_source::Specifier {
-    let remote = |(uri, sha256): (&str, &str)| RemoteDataSource {
-        http_uri: Some(HttpUri {
-            uri: uri.to_owned(),
-            timeout: span(FETCH_TIMEOUT),
-            http_upstream_type: Some(HttpUpstreamType::Cluster(CODE_CLUSTER.to_owned())),
-        }),
-        sha256: sha256.to_owned(),
-        ..RemoteDataSource::default()
-    };
-    match code {
-        Code::File(path) => async_data_source::Specifier::Local(DataSource {
-            specifier: Some(Specifier::Filename(path.clone())),
+    match code.way() {
+        Way::Local(path) => async_data_source::Specifier::Local(DataSource {
+            specifier: Some(Specifier::Filename(path.to_owned())),
             ..DataSource::default()
         }),
-        Code::Remote { url, sha256, .. } => async_data_source::Specifier::Remote(remote((url, sha256))),
-        Code::Image(reference) => async_data_source::Specifier::Remote(remote((reference, ""))),
+        Way::Fetched { uri, sha256 } => async_data_source::Specifier::Remote(RemoteDataSource {
+            http_uri: Some(HttpUri {
+                uri: uri.to_owned(),
+                timeout: span(FETCH_TIMEOUT),
+                http_upstream_type: Some(HttpUpstreamType::Cluster(CODE_CLUSTER.to_owned())),
+            }),
+            sha256: sha256.to_owned(),
+            ..RemoteDataSource::default()
+        }),
     }
 }

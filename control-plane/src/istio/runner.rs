@@ -9,7 +9,7 @@ use super::{MODULE_LABEL, WASM_LABEL};
 use crate::{
     compile::{
         Code, Host, MODULE,
-        host::{CODE_CLUSTER, FETCH_TIMEOUT, RELOAD},
+        host::{CODE_CLUSTER, FETCH_TIMEOUT, RELOAD, Way},
     },
     model::Mode,
 };
@@ -103,10 +103,9 @@ pub(super) fn string<T: Serialize>(config: &T) -> Value {
 /// Code that is fetched is so by Istio's agent, which knows images as well, and puts a file in its place. The cluster, which
 /// must have a name, is none.
 fn source(code: &Code) -> Value {
-    match (code, code.fetched()) {
-        (Code::File(path), _) => json!({"local": {"filename": path}}),
-        (_, fetched) => {
-            let (uri, sha256) = fetched.unwrap_or_default();
+    match code.way() {
+        Way::Local(path) => json!({"local": {"filename": path}}),
+        Way::Fetched { uri, sha256 } => {
             let uri = json!({"uri": uri, "cluster": CODE_CLUSTER, "timeout": span(FETCH_TIMEOUT)});
             json!({"remote": {"http_uri": uri, "sha256": sha256}})
         }
