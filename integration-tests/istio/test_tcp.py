@@ -90,3 +90,33 @@ def test_without_the_control_plane(space, echo, applied, controller):
     assert set(call(me, echo.ip, PORT, count=20)) == {"v2: hello x"}
     # Envoy tries again after up to 30 s; a manager that comes later is for new connections.
     eventually(late, echo.ip, PORT, {"v2: hello x"}, count=20, seconds=90)
+
+
+def test_connection_mode_without_the_control_plane(space, echo, applied, controller):
+    """All of it comes from istiod: a new sidecar has the routes, too."""
+    me, port = space.pods["client"], PORT + 2
+    for version in ("v1", "v2"):
+        space.pods[version].thrift_server(port)
+    service = space.service("relayed", {"app": "echo"}, [{"name": "tcp-metaprotocol-thrift", "port": port}],
+                            annotations={f"meltemi.dev/mode.{port}": "connection"})
+
+    def routes(version: str):
+        applied(meta_router("relayed", service.host, {"route": [to(service.host, version)]}))
+    applied(destination_rule("relayed", service.host, "v1", "v2"))
+    routes("v2")
+    eventually(me, service.ip, port, {"v2: hello x"}, count=20)
+    with me.dialed(client(port, address=service.ip)) as demo:
+        controller.stop()
+        try:
+            assert {one(demo) for _ in range(10)} == {"v2: hello x"}
+            newcomer = space.pod("newcomer")
+            newcomer.has(f"meltemi.relay.out.{space.name}.relayed.{port}")
+            for pod in (me, newcomer):
+                assert set(call(pod, service.ip, port, count=20)) == {"v2: hello x"}
+        finally:
+            controller.start()
+        assert one(demo) == "v2: hello x"
+    routes("v1")
+    for pod in (me, newcomer):
+        eventually(pod, service.ip, port, {"v1: hello x"}, count=20)
+    assert {name: pod.rejected() for name, pod in space.pods.items() if pod.rejected()} == {}

@@ -146,14 +146,14 @@ def test_a_sidecar_resource_trims_listeners(space, echo, applied):
 
 
 def test_connection_mode(space, echo, applied):
-    """The relay in front of Istio's own `tcp_proxy`: the first call of a connection says where it goes."""
+    """The relay in front of a `tcp_proxy`: the first call of a connection says where it goes."""
     port, me = PORT + 2, space.pods["client"]
     for version in ("v1", "v2"):
         space.pods[version].thrift_server(port)
     service = space.service("relayed", {"app": "echo"}, [{"name": NAMED, "port": port}],
                             annotations={f"meltemi.dev/mode.{port}": "connection"})
     applied(destination_rule("relayed", service.host, "v1", "v2"), method_to_v2(service.host, "relayed"))
-    me.has(f"meltemi.relay.out.{service.host}:{port}")
+    me.has(f"meltemi.relay.out.{space.name}.relayed.{port}")
     routed_by_method(space, service.ip, port)
     for first, version in (("hello", "v1"), ("slow", "v2")):
         with me.dialed(client(port, address=service.ip)) as demo:

@@ -17,7 +17,10 @@ use envoy_types::pb::envoy::{
             route_action::ClusterSpecifier,
         },
     },
-    extensions::filters::network::http_connection_manager::v3::{Rds, http_connection_manager::RouteSpecifier},
+    extensions::filters::network::{
+        http_connection_manager::v3::{Rds, http_connection_manager::RouteSpecifier},
+        tcp_proxy::v3::TcpProxy,
+    },
 };
 
 use meltemi_engine::relay::RelayConfig;
@@ -58,16 +61,6 @@ const fn prefix(runner: &Host) -> &'static str {
         Host::Module => "meltemi.hcm",
         Host::Wasm(_) => "meltemi.wasm.hcm",
     }
-}
-
-/// The relay of a client's sidecar.
-pub(crate) fn relay_name(host: &str, port: u16) -> String {
-    format!("meltemi.relay.out.{host}:{port}")
-}
-
-/// The `tcp_proxy` behind it.
-pub(crate) fn proxy_name(host: &str, port: u16) -> String {
-    format!("meltemi.proxy.out.{host}:{port}")
 }
 
 /// istiod's cluster of a port of the pod itself.
@@ -141,29 +134,18 @@ pub(crate) fn managers(
     *snapshot = output.snapshot;
 }
 
-/// Adds the `tcp_proxy` of a port in connection mode and, for the module, the relay before it. Gives what the relay is told:
-/// code in Wasm is fetched by Istio's agent, which sees what istiod serves, and not what we do.
+/// The relay of a port in connection mode, as its clients' sidecars have it, and the `tcp_proxy` behind it.
 pub(crate) fn relay(
     port: &Port,
-    runner: &Host,
     services: &Services<'_>,
     telemetry: &Telemetry,
-    snapshot: &mut Snapshot,
     problems: &mut Vec<Problem>,
-) -> Option<RelayConfig> {
+) -> Option<(RelayConfig, TcpProxy)> {
     let protocol = port.protocol.as_ref()?;
     let name = format!("{}:{}", port.host, port.number);
-    let (config, mut proxy) =
-        router::filters(&name, port, protocol, services.router_of(&port.host), services, problems);
-    let mut output = Output { snapshot: std::mem::take(snapshot), secrets: BTreeSet::new(), host: runner.clone() };
-    if runner == &Host::Module {
-        listener::add_filter(&relay_name(&port.host, port.number), "relay", &config, &mut output);
-    }
+    let (relay, mut proxy) = router::filters(&name, port, protocol, services.router_of(&port.host), services, problems);
     telemetry.add_to_proxy(&mut proxy);
-    let name = proxy_name(&port.host, port.number);
-    output.add(TypeUrl::ExtensionConfig, &name, &super::packing::extension(&name, &proxy));
-    *snapshot = output.snapshot;
-    Some(config)
+    Some((relay, proxy))
 }
 
 /// Our xDS server. Envoy has one subscription for one name at equal sources, and the listener has one from its beginning

@@ -18,6 +18,7 @@ mod facts;
 mod gateway;
 mod hop;
 mod manager;
+mod messages;
 mod native;
 mod passthrough;
 mod patch;
@@ -45,7 +46,7 @@ pub use self::{
 use self::{pods::Pods, port_numbers::PortNumbers, ports::Shape, rivals::Rivals, tcp::Tcp};
 use crate::{
     compile::{Code, Host, Services, Telemetry},
-    model::Model,
+    model::{Mode, Model},
     problem::Problem,
     snapshot::Snapshot,
 };
@@ -139,7 +140,7 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
     for port in &ports {
         let mut planned = port.planned(&pods, options);
         planned.notes.extend(rivals.note(port));
-        if port.shape == Shape::Tcp && options.xds.is_none() {
+        if port.shape == Shape::Tcp && port.protocol.mode == Mode::Request && options.xds.is_none() {
             planned.notes.push("the tcp shape needs the address of our xDS server (--xds-service)".to_owned());
             output.plan.push(planned);
             continue;

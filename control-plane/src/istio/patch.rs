@@ -17,6 +17,8 @@ pub(super) use crate::compile::Side;
 
 pub(super) const HCM: &str = "envoy.filters.network.http_connection_manager";
 pub(super) const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
+/// The type of [`TCP_PROXY`].
+pub(super) const TCP_PROXY_TYPE: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 const LISTENER_FILTER: &str =
     "type.googleapis.com/envoy.extensions.filters.listener.dynamic_modules.v3.DynamicModuleListenerFilter";
 /// The type of [`HCM`].
@@ -143,21 +145,16 @@ pub(super) fn insert(place: &Place<'_>, before: &str, inlet: Value) -> Value {
     patch("NETWORK_FILTER", place.side, ("listener", chain), "INSERT_BEFORE", inlet)
 }
 
-/// One of our network filters that our own xDS server configures.
-pub(super) fn relay(name: &str) -> Value {
-    served(name, Host::Module.network_type())
-}
-
-/// A filter of this type that our own xDS server configures.
-pub(super) fn served(name: &str, kind: &str) -> Value {
-    json!({"name": name, "config_discovery": {"config_source": super::xds::ours(), "type_urls": [kind]}})
-}
-
 /// A network filter that istiod serves by ECDS. In the place of a plugin whose code it cannot fetch Istio's agent puts an
 /// [`RBAC`] that lets nobody in; as that is not of the type, Envoy keeps the plugin that it has.
 pub(super) fn network_filter(runner: &Host, name: &str, shared: bool) -> Value {
     let instead = shared.then(|| json!({"@type": RBAC, "stat_prefix": "meltemi_absent"}));
     discovered(name, runner.network_type(), instead)
+}
+
+/// A `tcp_proxy` that istiod serves likewise: what changes of it drains no connections.
+pub(super) fn tcp_proxy_filter(name: &str) -> Value {
+    discovered(name, TCP_PROXY_TYPE, None)
 }
 
 /// Another filter in the place of `tcp_proxy`.
@@ -217,7 +214,8 @@ pub(super) fn declaration(name: &str, config: &DeclareConfig) -> Value {
     extension(name, module_filter(LISTENER_FILTER, "declare", config))
 }
 
-fn extension(name: &str, config: Value) -> Value {
+/// The configuration of a filter, likewise.
+pub(super) fn extension(name: &str, config: Value) -> Value {
     patch_in("ANY", "EXTENSION_CONFIG", NOWHERE, "ADD", json!({"name": name, "typed_config": config}))
 }
 

@@ -1,21 +1,23 @@
 //! The tcp shape: istiod sees TCP; in the place of its `tcp_proxy` stands an HCM with routes of our own, both served by our
-//! xDS server. In connection mode it is a `tcp_proxy` of our own, behind the relay. At a client that place is a chain
-//! beside istiod's, at a server istiod's own chain, which has its policies.
+//! xDS server. In connection mode it is a `tcp_proxy` of our own, behind the relay, and istiod serves both. At a client that
+//! place is a chain beside istiod's, at a server istiod's own chain, which has its policies.
 //!
 //! A proxy that starts while we are not there gets the default that istiod gives it, a route to the service itself, and
-//! keeps what it had from us otherwise. In connection mode there is no default, and it closes the port's connections.
+//! keeps what it had from us otherwise. In connection mode it gets the routes as well.
 
 use std::{
     collections::{BTreeMap, HashSet},
     net::IpAddr,
 };
 
-use meltemi_engine::config::InletConfig;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
+use meltemi_engine::{config::InletConfig, relay::RelayConfig};
 use serde_json::{Value, json};
 
 use super::{
     Compiled, Facts, hop,
     manager::{keeper, manager},
+    messages,
     native::{INBOUND, inlet, outlet},
     patch::{self, Listeners, Place, Side, TCP_PROXY},
     ports::{MeshPort, Shape},
@@ -25,8 +27,6 @@ use crate::{
     compile::{self, Host, Services, Telemetry, mesh},
     model::{MetaRouter, Mode, Object, Route},
 };
-
-const TCP_PROXY_TYPE: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 
 /// The tcp shape in sidecars that run our filters so.
 pub(super) struct Tcp<'c> {
@@ -61,13 +61,10 @@ impl<'c> Tcp<'c> {
         let problems = if self.runner == Host::Module { &mut output.problems } else { &mut known };
         let snapshot = &mut output.snapshot;
         if port.protocol.mode == Mode::Connection {
-            let config = mesh::relay(compiled, &self.runner, self.services, self.telemetry, snapshot, problems);
-            let mut patches = self.connections(port);
-            if let (Host::Wasm(_), Some(config)) = (&self.runner, config) {
-                let name = self.relay_name(port);
-                patches.push(patch::network_extension(&self.runner, &name, "relay", &config));
+            if let Some(filters) = mesh::relay(compiled, self.services, self.telemetry, problems) {
+                let patches = self.connections(port, &filters);
+                self.write_client(port, patches, output);
             }
-            self.write_client(port, patches, output);
             return;
         }
         mesh::managers(compiled, &port.targets, &self.runner, self.services, self.telemetry, snapshot, problems);
@@ -153,28 +150,22 @@ impl<'c> Tcp<'c> {
         (self.runner != Host::Module).then(hop::remember)
     }
 
-    fn relay_name(&self, port: &MeshPort<'_>) -> String {
-        match self.runner {
-            Host::Module => mesh::relay_name(port.host, port.number),
-            Host::Wasm(_) => port.extension_name(&self.runner, "relay", Side::Client),
-        }
-    }
-
     /// What clients have in connection mode: the relay, and a `tcp_proxy` that waits for what it says, as istiod's own would
     /// not.
-    fn connections(&mut self, port: &MeshPort<'_>) -> Vec<Value> {
-        let (relay, proxy) = (self.relay_name(port), mesh::proxy_name(port.host, port.number));
-        let filter = match self.runner {
-            Host::Module => patch::relay(&relay),
-            Host::Wasm(_) => patch::network_filter(&self.runner, &relay, false),
-        };
-        let mut filters = vec![filter, patch::served(&proxy, TCP_PROXY_TYPE)];
+    fn connections(&mut self, port: &MeshPort<'_>, (relay, proxy): &(RelayConfig, TcpProxy)) -> Vec<Value> {
+        let name = |filter| port.extension_name(&self.runner, filter, Side::Client);
+        let (relay_name, proxy_name) = (name("relay"), name("proxy"));
+        let mut filters =
+            vec![patch::network_filter(&self.runner, &relay_name, false), patch::tcp_proxy_filter(&proxy_name)];
         if self.telemetry.istio {
             // As istiod has it before its own `tcp_proxy`; in request mode the manager counts.
             let config = json!({"@type": "type.googleapis.com/stats.PluginConfig"});
             filters.insert(0, json!({"name": "istio.stats", "typed_config": config}));
         }
-        self.listeners(port, &relay, &filters, &[])
+        let mut patches = self.listeners(port, &relay_name, &filters, &[]);
+        patches.push(patch::network_extension(&self.runner, &relay_name, "relay", relay));
+        patches.push(patch::extension(&proxy_name, messages::tcp_proxy(proxy)));
+        patches
     }
 
     /// The patches that give a client's listeners of a port a chain with these filters, and `others` beside.

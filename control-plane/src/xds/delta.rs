@@ -194,7 +194,9 @@ impl Delta {
             return;
         }
         watched.has_all_of = world.map(str::to_owned);
-        let keeps = self.view.keeps_unknown(kind);
+        // A filter without its configuration closes connections. Who still asks for one has not heard yet to do without: from
+        // istiod, or from another replica of us that is of another version.
+        let keeps = kind == TypeUrl::ExtensionConfig || self.view.keeps_unknown(kind);
         let wanted: BTreeMap<&str, &Arc<Resource>> = if watched.wildcard {
             self.view.all(kind)
         } else {

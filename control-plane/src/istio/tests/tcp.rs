@@ -52,27 +52,48 @@ fn a_tcp_port_gets_our_manager_and_a_default_for_the_time_without_us() {
     assert!(compiled.desired.iter().any(|desired| desired.name == "meltemi-xds"));
 }
 
+fn of_connections() -> String {
+    service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}")
+        .replace("namespace: shop}", "namespace: shop, annotations: {meltemi.dev/mode.9090: connection}}")
+}
+
 #[test]
 fn a_connection_mode_port_has_the_relay_and_a_tcp_proxy_that_waits_for_it() {
-    let yaml = service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}")
-        .replace("namespace: shop}", "namespace: shop, annotations: {meltemi.dev/mode.9090: connection}}");
-    let compiled = compiled(&yaml);
+    let options = |xds, telemetry| Options { xds, telemetry, ..Options::default() };
+    // Nothing of it comes from us.
+    let compiled = compile(&model(&of_connections()), &facts(), &options(None, Telemetry::default()));
     let client = object(&compiled, "meltemi-out-shop-orders-9090");
-    assert_eq!(patches(client), ["LISTENER MERGE 10.96.0.11_9090"]);
+    assert_eq!(patches(client), ["LISTENER MERGE 10.96.0.11_9090", "EXTENSION_CONFIG ADD", "EXTENSION_CONFIG ADD"]);
     let [chain] = &chains(client, 0)[..] else { panic!("{:?}", chains(client, 0)) };
-    let names: Vec<&str> =
-        chain["filters"].as_array().unwrap().iter().filter_map(|filter| filter["name"].as_str()).collect();
-    let host = "orders.shop.svc.cluster.local:9090";
-    assert_eq!(names, [format!("meltemi.relay.out.{host}"), format!("meltemi.proxy.out.{host}")]);
-    let mut served: Vec<_> = compiled.snapshot.of(ExtensionConfig).map(|resource| resource.name.to_string()).collect();
-    served.sort();
-    assert_eq!(served, [names[1], names[0]]);
-    let model = model(&yaml);
-    let xds = XdsService { host: "meltemi.meltemi-system.svc".to_owned(), port: 18000, tls: None };
-    let telemetry = Telemetry { istio: true, access_log: None };
-    let counted = compile(&model, &facts(), &Options { xds: Some(xds), telemetry, ..Options::default() });
-    let chain = &chains(object(&counted, "meltemi-out-shop-orders-9090"), 0)[0];
-    assert_eq!(chain["filters"][0]["name"], "istio.stats", "no manager counts there");
+    let filters = chain["filters"].as_array().unwrap();
+    let names: Vec<&str> = filters.iter().filter_map(|filter| filter["name"].as_str()).collect();
+    assert_eq!(names, ["meltemi.relay.out.shop.orders.9090", "meltemi.proxy.out.shop.orders.9090"]);
+    assert!(
+        filters.iter().all(|filter| filter["config_discovery"]["config_source"]["ads"] == json!({})),
+        "{filters:?}"
+    );
+    assert!(compiled.snapshot.of(ExtensionConfig).next().is_none());
+    let [_, relay, proxy] = &client.spec["configPatches"].as_array().unwrap()[..] else { panic!() };
+    assert_eq!(
+        (&relay["patch"]["value"]["name"], &proxy["patch"]["value"]["name"]),
+        (&json!(names[0]), &json!(names[1]))
+    );
+    let proxy = &proxy["patch"]["value"]["typed_config"];
+    assert_eq!(proxy["cluster"], "outbound|9090||orders.shop.svc.cluster.local");
+    assert_eq!(
+        (&proxy["upstream_connect_mode"], &proxy["max_early_data_bytes"], &proxy["idle_timeout"]),
+        (&json!("ON_DOWNSTREAM_DATA"), &json!(1024 * 1024), &json!("0.000000000s"))
+    );
+    assert_eq!((&proxy["hash_policy"], &proxy["access_log"]), (&json!([]), &json!([])));
+    let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: orders, namespace: shop}\nspec:\n  \
+                host: orders\n  trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}}}\n";
+    let telemetry = Telemetry { istio: true, access_log: Some("/dev/stdout".to_owned()) };
+    let told = compile(&model(&(of_connections() + rule)), &facts(), &options(None, telemetry));
+    let client = object(&told, "meltemi-out-shop-orders-9090");
+    assert_eq!(chains(client, 0)[0]["filters"][0]["name"], "istio.stats", "no manager counts there");
+    let proxy = &client.spec["configPatches"][2]["patch"]["value"]["typed_config"];
+    assert_eq!(proxy["hash_policy"], json!([{"source_ip": {}}]));
+    assert_eq!(proxy["access_log"][0]["typed_config"]["path"], "/dev/stdout");
 }
 
 /// `name: vm`, with one port of the tcp shape.

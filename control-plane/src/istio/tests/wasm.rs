@@ -139,8 +139,8 @@ fn the_relay_is_told_by_istiod_where_an_agent_fetches_its_code() {
         .replace("namespace: shop}", "namespace: shop, annotations: {meltemi.dev/mode.9090: connection}}");
     let compiled = with_plugins(&yaml, image());
     let client = object(&compiled, "meltemi-wasm-out-shop-orders-9090");
-    assert_eq!(patches(client), ["LISTENER MERGE 10.96.0.12_9090", "EXTENSION_CONFIG ADD"]);
-    let relay = all(&compiled, "meltemi-wasm-out-shop-orders-9090").pop().unwrap()["patch"]["value"].clone();
+    assert_eq!(patches(client), ["LISTENER MERGE 10.96.0.12_9090", "EXTENSION_CONFIG ADD", "EXTENSION_CONFIG ADD"]);
+    let relay = all(&compiled, "meltemi-wasm-out-shop-orders-9090")[1]["patch"]["value"].clone();
     let version = &client.spec["configPatches"][0]["match"]["proxy"]["proxyVersion"];
     assert_eq!(version, r"^1\.(29|30)([^0-9]|$)", "Envoy 1.36 has no tcp_proxy that waits");
     assert_eq!(relay["name"], "meltemi.wasm.relay.out.shop.orders.9090");
