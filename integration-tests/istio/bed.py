@@ -19,6 +19,8 @@ from processes import BRIDGE, Registry, remove_namespace, sh
 SUBNET, SUBNET_6 = "10.91.0", "fd91:"
 ISTIOD = istiod.Ports(15010, 15012, 8080, 15017, 15014)
 ISTIO_VERSION = "1.31.0"
+# Of the mesh's configuration, for `Telemetry` objects: a Service's name, namespace and port.
+PROVIDERS = {"zipkin": ("zipkin", ROOT_NAMESPACE, 9411)}
 
 
 class Service:
@@ -138,7 +140,11 @@ class Bed:
     def istiod(self):
         if not fetch.injection_obstacle():
             self.kube.apply(injection.config_map(fetch.injection(), ROOT_NAMESPACE))
-        mesh = {"accessLogFile": "access.log", "accessLogEncoding": "JSON",
+        name, namespace, port = PROVIDERS["zipkin"]
+        labels = {"call": "%REQ(:PATH)%", "code": "%RESPONSE_CODE%"}
+        providers = [{"name": "zipkin", "zipkin": {"service": f"{name}.{namespace}.svc.cluster.local", "port": port}},
+                     {"name": "refusals", "envoyFileAccessLog": {"path": "refusals.log", "logFormat": {"labels": labels}}}]
+        mesh = {"accessLogFile": "access.log", "accessLogEncoding": "JSON", "extensionProviders": providers,
                 "defaultConfig": {"discoveryAddress": "istiod.istio-system.svc:15012"}}
         istiod.start(self.registry, self.binaries, self.kubeconfig, self.folder, self.host, ISTIOD, mesh,
                      PILOT_ENABLE_METADATA_EXCHANGE="false", PILOT_ENABLE_ALPN_FILTER="false", PILOT_ENABLE_GATEWAY_API="true",

@@ -30,6 +30,11 @@ def authorization(name: str, action: str, labels: dict, *rules: dict) -> dict:
             "spec": {"selector": {"matchLabels": labels}, "action": action, "rules": list(rules)}}
 
 
+def telemetry(name: str, **spec) -> dict:
+    """Of all workloads of the namespace."""
+    return {"apiVersion": "telemetry.istio.io/v1", "kind": "Telemetry", "metadata": {"name": name}, "spec": spec}
+
+
 def meta_router(name: str, host: str, *routes: dict, group="meltemi.dev", **more) -> dict:
     return {"apiVersion": f"{group}/v1alpha1", "kind": "MetaRouter", "metadata": {"name": name},
             "spec": {"hosts": [host], "routes": list(routes), **more}}

@@ -79,3 +79,21 @@ def test_grpc_route(space, demo, applied):
     space.pods["client"].has('"/peer.Demo/hello"')
     got = consume(space, demo, *["hello"] * 3)
     assert "served-by=v2" in got["hello"], got
+
+
+def test_headers_of_http_are_passed_on_purpose(space, demo):
+    """A provider sees the request's identity, which Envoy has made, if its protocol says so."""
+    port = PORT + 1
+    traced = {"apiVersion": "meltemi.dev/v1alpha1", "kind": "ApplicationProtocol", "metadata": {"name": "traced-dubbo"},
+              "spec": {"protocol": "traced-dubbo", "codec": "dubbo", "passHeaders": ["x-request-id"]}}
+    space.bed.kube.apply(traced)
+    try:
+        service = space.service("traced", {"version": "v1"}, [{"name": "dubbo", "port": port, "appProtocol": "meltemi.dev/traced-dubbo"}])
+        space.pods["v1"].dubbo_server(port)
+        for name in ("client", "v1"):
+            space.pods[name].takes(service.host, port)
+        seen = space.pods["client"].dubbo_calls(service.ip, port, "hello")["hello"]
+        assert "x-request-id=" in seen and "served-by=v1" in seen, seen
+        assert "x-request-id" not in consume(space, demo, "hello")["hello"]
+    finally:
+        space.bed.kube.delete(traced)

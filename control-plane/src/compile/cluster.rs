@@ -171,8 +171,7 @@ impl Building<'_> {
         let hops = self.protocol.mode == Mode::Request && matches!(output.host, Host::Wasm(_));
         endpoints(port, &name, &chosen, &mut cluster, hops, output);
         if self.protocol.mode == Mode::Request {
-            let mut config = OutletConfig::new(self.protocol.codec.clone());
-            config.limits = self.protocol.limits.clone();
+            let config = self.protocol.outlet();
             if hops {
                 hop::insert(&mut cluster, &config, self.idle_timeout(policy), output);
             } else {

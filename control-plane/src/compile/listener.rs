@@ -110,9 +110,7 @@ fn request_filters(
     if let Some(service) = limits.service().and_then(|(host, number)| services.port(host, *number)) {
         cluster::add_service(service, services, output, problems);
     }
-    let mut config = InletConfig::new(protocol.codec.clone());
-    config.limits = protocol.limits.clone();
-    config.authority = Some(port.host.clone());
+    let config = InletConfig { authority: Some(port.host.clone()), ..protocol.inlet() };
     let inlet = format!("inlet|{name}");
     add_filter(&inlet, "inlet", &config, output);
     let mut manager = manager(name, port, limits.local_filter(), limits.global_filter());

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use meltemi::{Capabilities, CodecEntry, Options};
-use meltemi_engine::config::{CodecConfig, LimitsConfig, MOST_FRAME_BYTES};
+use meltemi_engine::{
+    config::{CodecConfig, InletConfig, LimitsConfig, MOST_FRAME_BYTES, OutletConfig},
+    names,
+};
 
 use super::services::taken;
 use crate::{
@@ -34,6 +37,28 @@ pub struct Protocol {
     pub mode: Mode,
     /// Bounds.
     pub limits: LimitsConfig,
+    /// Headers with a meaning in HTTP that frames may carry.
+    pub pass_headers: Vec<String>,
+}
+
+impl Protocol {
+    /// What its clients' inlet is told.
+    pub(crate) fn inlet(&self) -> InletConfig {
+        InletConfig {
+            limits: self.limits.clone(),
+            pass_headers: self.pass_headers.clone(),
+            ..InletConfig::new(self.codec.clone())
+        }
+    }
+
+    /// What its servers' outlet is told.
+    pub(crate) fn outlet(&self) -> OutletConfig {
+        OutletConfig {
+            limits: self.limits.clone(),
+            pass_headers: self.pass_headers.clone(),
+            ..OutletConfig::new(self.codec.clone())
+        }
+    }
 }
 
 /// What a port says about itself.
@@ -97,6 +122,11 @@ impl<'a> Protocols<'a> {
                 problems.push(object.origin.error("spec.maxFrameBytes", reason));
                 continue;
             }
+            let mut passed = spec.pass_headers.iter().map(|name| names::passed(name)).enumerate();
+            if let Some((index, reason)) = passed.find_map(|(index, passed)| Some((index, passed.err()?))) {
+                problems.push(object.origin.error(format!("spec.passHeaders[{index}]"), reason));
+                continue;
+            }
             if let Some(first) = declared.get(spec.protocol.as_str()) {
                 problems.push(object.origin.error("spec.protocol", taken(&first.origin)));
                 continue;
@@ -154,6 +184,7 @@ impl<'a> Protocols<'a> {
             service_aliases: entry.service_aliases,
             mode: declared.map(|spec| spec.mode).unwrap_or_default(),
             limits,
+            pass_headers: declared.map(|spec| spec.pass_headers.clone()).unwrap_or_default(),
         })
     }
 }
@@ -163,4 +194,24 @@ fn entry_of(codec: &str) -> Result<&'static CodecEntry, (String, String)> {
         let known: Vec<&str> = meltemi_codecs::ALL.iter().map(|entry| entry.name).collect();
         ("spec.codec".to_owned(), format!("there is no codec `{codec}`; there are: {}", known.join(", ")))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::tests::model;
+
+    #[test]
+    fn filters_are_told_what_a_protocol_says() {
+        let (model, problems) = model(
+            "apiVersion: meltemi.dev/v1alpha1\nkind: ApplicationProtocol\nmetadata: {name: x}\n\
+             spec: {protocol: x, codec: thrift, maxFrameBytes: 1000, passHeaders: [traceparent, X-Request-Id]}",
+        );
+        assert_eq!(problems, []);
+        let protocol = Protocols::new(&model, &mut Vec::new()).named("x").unwrap();
+        let (inlet, outlet) = (protocol.inlet(), protocol.outlet());
+        assert_eq!(inlet.pass_headers, ["traceparent", "X-Request-Id"]);
+        assert_eq!((inlet.limits.max_frame_bytes, inlet.codec.name.as_str()), (1000, "thrift"));
+        assert_eq!((inlet.pass_headers, inlet.limits, inlet.codec), (outlet.pass_headers, outlet.limits, outlet.codec));
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use meltemi_engine::config::{DeclareConfig, Destination, InletConfig, OutletConfig, VERSION};
+use meltemi_engine::config::{DeclareConfig, Destination, InletConfig, VERSION};
 use serde_json::{Value, json};
 
 use super::{
@@ -38,7 +38,7 @@ pub(super) fn add(port: &MeshPort<'_>, facts: &Facts, output: &mut Compiled) {
 /// On the clusters that its clients have.
 pub(super) fn bridge(port: &MeshPort<'_>) -> Value {
     let cluster = json!({"service": port.host, "portNumber": port.number});
-    patch::bridge(Side::Client, cluster, &outlet(port))
+    patch::bridge(Side::Client, cluster, &port.protocol.outlet())
 }
 
 /// In a listener with connections to others: only those to the service are touched.
@@ -51,7 +51,7 @@ fn in_others_listener(port: &MeshPort<'_>) -> Vec<Value> {
         patches.push(patch::declare(&place, &declare_name));
         patches.push(patch::insert(&place, HCM, patch::network_filter(&Host::Module, &inlet_name, true)));
     }
-    let config = InletConfig { destinations: port.destinations(), ..inlet(port) };
+    let config = InletConfig { destinations: port.destinations(), ..port.protocol.inlet() };
     patches.push(patch::inlet(&inlet_name, &config));
     patches.push(patch::declaration(&declare_name, &declaration(&config.destinations)));
     patches
@@ -85,18 +85,10 @@ fn server(port: &MeshPort<'_>, output: &mut Compiled) {
     for target in &port.targets {
         let place = Place { side: Side::Server, listeners: Listeners::Named(INBOUND), destination_port: Some(*target) };
         patches.push(patch::insert(&place, HCM, patch::network_filter(&Host::Module, &inlet_name, false)));
-        patches.push(patch::bridge(Side::Server, json!({"portNumber": target}), &outlet(port)));
+        patches.push(patch::bridge(Side::Server, json!({"portNumber": target}), &port.protocol.outlet()));
     }
-    let config = InletConfig { authority: Some(port.authority()), ..inlet(port) };
+    let config = InletConfig { authority: Some(port.authority()), ..port.protocol.inlet() };
     patches.push(patch::inlet(&inlet_name, &config));
     let name = port.filter_name(&Host::Module, Side::Server);
     output.desired.push(patch::envoy_filter(port.namespace, name, Some(port.origin), port.selector, patches));
-}
-
-pub(super) fn inlet(port: &MeshPort<'_>) -> InletConfig {
-    InletConfig { limits: port.protocol.limits.clone(), ..InletConfig::new(port.protocol.codec.clone()) }
-}
-
-pub(super) fn outlet(port: &MeshPort<'_>) -> OutletConfig {
-    OutletConfig { limits: port.protocol.limits.clone(), ..OutletConfig::new(port.protocol.codec.clone()) }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     Desired, Facts, Options,
-    native::{ALPN_FILTER, bridge, declaration, inlet},
+    native::{ALPN_FILTER, bridge, declaration},
     patch::{self, HCM, Listeners, Place},
     ports::{MeshPort, Shape},
 };
@@ -83,7 +83,7 @@ impl<'p> PortNumbers<'p> {
             patches.extend(self.without_alpn(number, ports));
         }
         patches.extend(bridges);
-        let config = InletConfig { destinations, ..inlet(first) };
+        let config = InletConfig { destinations, ..first.protocol.inlet() };
         patches.push(patch::inlet(&inlet_name, &config));
         patches.push(patch::declaration(&declare_name, &declaration(&config.destinations)));
         patches
@@ -103,7 +103,7 @@ impl<'p> PortNumbers<'p> {
 
 /// What tells inlets apart that are not told apart by their destinations: mostly the codec alone.
 fn kind(port: &MeshPort<'_>) -> String {
-    let (config, codec) = (inlet(port), &port.protocol.codec.name);
+    let (config, codec) = (port.protocol.inlet(), &port.protocol.codec.name);
     if config == InletConfig::new(CodecConfig { name: codec.clone(), options: BTreeMap::new() }) {
         codec.clone()
     } else {

@@ -18,7 +18,7 @@ use super::{
     Compiled, Facts, hop,
     manager::{keeper, manager},
     messages,
-    native::{INBOUND, inlet, outlet},
+    native::INBOUND,
     patch::{self, Listeners, Place, Side, TCP_PROXY},
     ports::{MeshPort, Shape},
     rivals::Rivals,
@@ -112,7 +112,7 @@ impl<'c> Tcp<'c> {
     fn way_out(&self, port: &MeshPort<'_>) -> Vec<Value> {
         if self.runner == Host::Module {
             let cluster = json!({"service": port.host, "portNumber": port.number});
-            return vec![patch::bridge(Side::Client, cluster, &outlet(port))];
+            return vec![patch::bridge(Side::Client, cluster, &port.protocol.outlet())];
         }
         let subsets = self.services.rule_of(port.host).into_iter().flat_map(|rule| &rule.spec.subsets);
         let clusters = std::iter::once(None).chain(subsets.map(|subset| Some(subset.name.as_str())));
@@ -123,7 +123,7 @@ impl<'c> Tcp<'c> {
     /// The same, at its servers.
     fn way_in(&self, port: &MeshPort<'_>) -> Vec<Value> {
         if self.runner == Host::Module {
-            let bridge = |target| patch::bridge(Side::Server, json!({"portNumber": target}), &outlet(port));
+            let bridge = |target| patch::bridge(Side::Server, json!({"portNumber": target}), &port.protocol.outlet());
             return port.targets.iter().map(bridge).collect();
         }
         let hop = |target| mesh::inbound_to(&self.runner, port.host, port.number, target);
@@ -137,12 +137,12 @@ impl<'c> Tcp<'c> {
         let filter = patch::network_filter(&self.runner, &name, false);
         let mut patches: Vec<Value> =
             all.flat_map(|(name, cluster)| hop::patches(side, &name, &cluster, &filter)).collect();
-        patches.push(patch::network_extension(&self.runner, &name, "outlet", &outlet(port)));
+        patches.push(patch::network_extension(&self.runner, &name, "outlet", &port.protocol.outlet()));
         patches
     }
 
     fn inlet(&self, port: &MeshPort<'_>, name: &str) -> Value {
-        let config = InletConfig { authority: Some(port.authority()), ..inlet(port) };
+        let config = InletConfig { authority: Some(port.authority()), ..port.protocol.inlet() };
         patch::network_extension(&self.runner, name, "inlet", &config)
     }
 

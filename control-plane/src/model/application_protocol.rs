@@ -22,6 +22,11 @@ pub struct ApplicationProtocol {
     /// Bytes of one frame at most; 16 MiB if absent, no more than 32 MiB.
     #[serde(default)]
     pub max_frame_bytes: Option<u32>,
+    /// Names of headers with a meaning in HTTP, such as `traceparent` or `x-request-id`, that frames may carry: a caller's
+    /// reach Envoy and its tracers, and what these make of them reaches the server. In request mode, of protocols whose
+    /// frames have headers.
+    #[serde(default)]
+    pub pass_headers: Vec<String>,
 }
 
 /// Who routes, and what.

@@ -131,6 +131,36 @@ const RESERVED_PREFIXES: &[&str] = &[
     "x-ratelimit-",
 ];
 
+/// Names that HTTP/2 itself, or we, could not do without.
+const NEVER_PASSED: &[&str] = &[
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// A name that a configuration wants to pass between frames and HTTP, in lower case.
+///
+/// # Errors
+/// Why it cannot be passed.
+pub fn passed(name: &str) -> Result<String, String> {
+    let lower = name.to_ascii_lowercase();
+    if !is_token(name.as_bytes()) {
+        Err(format!("`{name}` is no HTTP header name"))
+    } else if lower.starts_with(PREFIX) || NEVER_PASSED.contains(&lower.as_str()) {
+        Err(format!("`{name}` means something to HTTP/2 or to Meltemi and cannot be passed"))
+    } else {
+        Ok(lower)
+    }
+}
+
 /// The header's name, in whatever case, is one that HTTP, Envoy, Istio or we give a meaning to.
 pub fn is_reserved(name: &[u8]) -> bool {
     let order = |probe: &&str| probe.bytes().cmp(name.iter().map(u8::to_ascii_lowercase));

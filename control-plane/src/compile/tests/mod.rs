@@ -29,7 +29,7 @@ use crate::{
 /// The file of all objects of these tests.
 const FILE: &str = "test.yaml";
 
-fn model(yaml: &str) -> (Model, Vec<Problem>) {
+pub(super) fn model(yaml: &str) -> (Model, Vec<Problem>) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join(FILE), yaml).unwrap();
     let loaded = Folder::new(folder.path()).load();

@@ -143,6 +143,12 @@ spec: {spec}
         "at most 33554432",
     );
     is_wrong(
+        &[protocol("{protocol: x, codec: thrift, passHeaders: [traceparent, Host]}")],
+        "ApplicationProtocol",
+        "spec.passHeaders[1]",
+        "`Host` means something to HTTP/2",
+    );
+    is_wrong(
         &[protocol("{protocol: x, codec: thrift, options: {nonsense: 1}}")],
         "ApplicationProtocol",
         "spec.options.nonsense",

@@ -9,7 +9,7 @@ mod fleet;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meltemi_engine::config::{InletConfig, OutletConfig};
+use meltemi_engine::config::InletConfig;
 use serde_json::{Value, json};
 
 use self::fleet::Fleet;
@@ -166,11 +166,7 @@ impl Taken<'_> {
                 patches.push(patch::patch_in(CONTEXT, "HTTP_FILTER", filter, "REMOVE", Value::Null));
             }
         }
-        let config = InletConfig {
-            limits: self.protocol.limits.clone(),
-            authority: Some(self.authority()),
-            ..InletConfig::new(self.protocol.codec.clone())
-        };
+        let config = InletConfig { authority: Some(self.authority()), ..self.protocol.inlet() };
         patches.push(patch::inlet(&name, &config));
         patches
     }
@@ -231,8 +227,7 @@ fn bridges(protocol: &Protocol, services: &Services<'_>) -> Vec<Value> {
     let same = speaks.filter(|(_, spoken)| spoken.codec.name == protocol.codec.name);
     same.map(|(port, spoken)| {
         let cluster = json!({"service": port.host, "portNumber": port.number});
-        let config = OutletConfig { limits: spoken.limits.clone(), ..OutletConfig::new(spoken.codec.clone()) };
-        patch::patch_in(CONTEXT, "CLUSTER", ("cluster", cluster), "MERGE", patch::upstream(&config))
+        patch::patch_in(CONTEXT, "CLUSTER", ("cluster", cluster), "MERGE", patch::upstream(&spoken.outlet()))
     })
     .collect()
 }

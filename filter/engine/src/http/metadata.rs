@@ -8,35 +8,14 @@ use crate::{config::ConfigError, names};
 #[derive(Debug, Default, Clone)]
 pub(crate) struct PassHeaders(Vec<Vec<u8>>);
 
-/// Names that HTTP/2 itself, or we, could not do without.
-const NEVER: &[&str] = &[
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 impl PassHeaders {
     /// # Errors
     /// If one of them cannot be an HTTP header, or must not be one.
     pub(crate) fn new(configured: &[String]) -> Result<Self, ConfigError> {
         let check = |(index, name): (usize, &String)| {
-            let lower = name.to_ascii_lowercase();
-            let reason = if !names::is_token(name.as_bytes()) {
-                "is no HTTP header name"
-            } else if lower.starts_with(names::PREFIX) || NEVER.contains(&lower.as_str()) {
-                "means something to HTTP/2 or to Meltemi and cannot be passed"
-            } else {
-                return Ok(lower.into_bytes());
-            };
-            Err(ConfigError(format!("field `pass_headers[{index}]`: `{name}` {reason}")))
+            names::passed(name)
+                .map(String::into_bytes)
+                .map_err(|reason| ConfigError(format!("field `pass_headers[{index}]`: {reason}")))
         };
         Ok(Self(configured.iter().enumerate().map(check).collect::<Result<_, _>>()?))
     }
