@@ -19,9 +19,26 @@ pub struct Problem {
     pub field: String,
     /// What is wrong and what would be right.
     pub reason: String,
+    /// What it is about.
+    #[serde(skip)]
+    pub kind: Kind,
 }
 
-/// Kinds of problems.
+/// What a problem is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// What the object itself says.
+    #[default]
+    Content,
+    /// Something that it names: it is not there, or not what it would have to be.
+    Reference,
+    /// Another object has it already.
+    Conflict,
+    /// Standalone proxies alone: in a mesh, istiod acts on it.
+    Standalone,
+}
+
+/// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -80,12 +97,20 @@ impl Origin {
         {
             origin.line = Some(first.saturating_add(line).saturating_sub(1));
         }
-        Problem { severity: Severity::Error, origin, field, reason: reason.into() }
+        Problem { severity: Severity::Error, origin, field, reason: reason.into(), kind: Kind::default() }
     }
 
     /// A warning about this object.
     pub fn warning(&self, field: impl Into<String>, reason: impl Into<String>) -> Problem {
         Problem { severity: Severity::Warning, ..self.error(field, reason) }
+    }
+}
+
+impl Problem {
+    /// The same, about this.
+    #[must_use]
+    pub fn of(self, kind: Kind) -> Self {
+        Self { kind, ..self }
     }
 }
 

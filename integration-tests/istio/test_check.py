@@ -76,9 +76,11 @@ def test_events_tell_of_objects_of_istio_that_do_not_fit(cluster, space, control
              "spec": {"hosts": ["orders"], "http": [{"route": [{"destination": {"host": "users"}}]}]}}
     listener = {"apiVersion": "networking.istio.io/v1", "kind": "Sidecar", "metadata": {"name": "listener", "namespace": space},
                 "spec": {"egress": [{"port": {"number": 9090, "protocol": "TCP", "name": "rpc"}, "hosts": ["./*"]}]}}
-    kube.apply(service(space), service(space, "users", codec="dubbo", port=20880), *bills(space), route, listener)
+    in_vain = {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": "in-vain", "namespace": space},
+               "spec": {"hosts": ["bills"], "http": [{"route": [{"destination": {"host": "bills"}}]}]}}
+    kube.apply(service(space), service(space, "users", codec="dubbo", port=20880), *bills(space), route, listener, in_vain)
     for name, words in (("no-hello", "denies every call"), ("astray", "has no port that speaks thrift"),
-                        ("listener", "says that port 9090 is TCP")):
+                        ("listener", "says that port 9090 is TCP"), ("in-vain", f"has no effect: port 9090 of bills.{space}")):
         [told] = wait_until(lambda: events(kube, name), f"an event about {name}", 10)
         assert told["type"] == "Warning" and words in told["note"], told
     # What was said of objects of others touches nothing of ours.

@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     model::{MetaRouter, Object, TokenBucket},
-    problem::Problem,
+    problem::{Kind, Problem},
 };
 
 pub(super) const LOCAL_FILTER: &str = "envoy.filters.http.local_ratelimit";
@@ -110,7 +110,7 @@ impl Limits {
         }
         match global(router, protocol, services) {
             Ok(global) => limits.global = global,
-            Err(error) => wrong("spec.globalRateLimit", error),
+            Err(problem) => problems.push(*problem),
         }
         limits
     }
@@ -267,9 +267,10 @@ fn global(
     router: &Object<MetaRouter>,
     protocol: &Protocol,
     services: &Services<'_>,
-) -> Result<Option<Global>, matcher::Wrong> {
+) -> Result<Option<Global>, Box<Problem>> {
     let Some(spec) = &router.spec.global_rate_limit else { return Ok(None) };
-    let wrong = |field: &str, reason: String| (field.to_owned(), reason);
+    let wrong =
+        |field: &str, reason: String| Box::new(router.origin.error(format!("spec.globalRateLimit.{field}"), reason));
     if spec.domain.is_empty() {
         return Err(wrong("domain", "missing".to_owned()));
     }
@@ -284,11 +285,11 @@ fn global(
         .ok_or_else(|| {
             let reason =
                 format!("there is no Service or ServiceEntry for `{}`; write `host:port`", spec.rate_limit_service);
-            wrong("rateLimitService", reason)
+            Box::new(wrong("rateLimitService", reason).of(Kind::Reference))
         })?;
     let only = match &spec.r#match {
         Some(conditions) => matcher::headers(conditions, protocol.service_aliases)
-            .map_err(|(field, reason)| (format!("match.{field}"), reason))?,
+            .map_err(|(field, reason)| wrong(&format!("match.{field}"), reason))?,
         None => Vec::new(),
     };
     let actions = spec.descriptors.iter().map(|descriptor| {

@@ -11,7 +11,7 @@ use meltemi_engine::{
 use super::services::taken;
 use crate::{
     model::{ApplicationProtocol, Metadata, Mode, Model, Object},
-    problem::{Origin, Problem},
+    problem::{Kind, Origin, Problem},
 };
 
 /// How port names say that a port is ours: Aeraki's way.
@@ -128,7 +128,7 @@ impl<'a> Protocols<'a> {
                 continue;
             }
             if let Some(first) = declared.get(spec.protocol.as_str()) {
-                problems.push(object.origin.error("spec.protocol", taken(&first.origin)));
+                problems.push(object.origin.error("spec.protocol", taken(&first.origin)).of(Kind::Conflict));
                 continue;
             }
             declared.insert(&spec.protocol, object);

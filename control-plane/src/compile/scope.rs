@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{Abort, Destination, KeyValue, MetaRouter, Mode, Object, Percent, Route, TokenBucket},
-    problem::Problem,
+    problem::{Kind, Problem},
 };
 
 /// Bytes of a name or value that Envoy takes in a route: 16 KiB, of which escaping may need three for one.
@@ -33,6 +33,11 @@ pub(super) type Result<T> = std::result::Result<T, Box<Problem>>;
 impl Scope<'_> {
     pub(super) fn wrong<T>(&self, field: &str, reason: impl Into<String>) -> Result<T> {
         Err(Box::new(self.router.origin.error(format!("{}.{field}", self.field), reason)))
+    }
+
+    /// What a destination names is not there, or not what it would have to be.
+    fn unresolved<T>(&self, field: &str, reason: impl Into<String>) -> Result<T> {
+        self.wrong(field, reason).map_err(|problem| Box::new(problem.of(Kind::Reference)))
     }
 
     pub(super) fn warning(&self, field: &str, reason: impl Into<String>) -> Problem {
@@ -77,9 +82,9 @@ impl Scope<'_> {
         let (host, number) = self.target(to);
         let Some(port) = self.services.port(&host, number) else {
             return if self.services.has_host(&host) {
-                self.wrong(&format!("{field}.port"), format!("`{host}` has no port {number}"))
+                self.unresolved(&format!("{field}.port"), format!("`{host}` has no port {number}"))
             } else {
-                self.wrong(&format!("{field}.host"), format!("there is no Service or ServiceEntry for `{host}`"))
+                self.unresolved(&format!("{field}.host"), format!("there is no Service or ServiceEntry for `{host}`"))
             };
         };
         let name = |mode: Mode| if mode == Mode::Request { "request" } else { "connection" };
@@ -87,19 +92,22 @@ impl Scope<'_> {
             Some(protocol) if protocol.mode != self.protocol.mode => {
                 let (theirs, ours) = (name(protocol.mode), name(self.protocol.mode));
                 let reason = format!("its port is in {theirs} mode, this one in {ours} mode");
-                return self.wrong(&format!("{field}.host"), reason);
+                return self.unresolved(&format!("{field}.host"), reason);
             }
             Some(protocol) if protocol.codec.name == self.protocol.codec.name => {}
             Some(protocol) => {
                 let (theirs, ours) = (&protocol.codec.name, &self.protocol.codec.name);
-                return self.wrong(&format!("{field}.host"), format!("it speaks {theirs}, this service {ours}"));
+                return self.unresolved(&format!("{field}.host"), format!("it speaks {theirs}, this service {ours}"));
             }
-            None => return self.wrong(&format!("{field}.port"), format!("port {number} is not named as one of ours")),
+            None => {
+                return self.unresolved(&format!("{field}.port"), format!("port {number} is not named as one of ours"));
+            }
         }
         if let Some(subset) = &to.subset
             && self.services.subset(&host, subset).is_none()
         {
-            return self.wrong(&format!("{field}.subset"), format!("no DestinationRule of `{host}` has `{subset}`"));
+            return self
+                .unresolved(&format!("{field}.subset"), format!("no DestinationRule of `{host}` has `{subset}`"));
         }
         Ok(cluster::name(&host, number, to.subset.as_deref()))
     }

@@ -9,7 +9,7 @@ pub use super::protocols::Protocol;
 use super::protocols::{Naming, PORT_PREFIX, Protocols};
 use crate::{
     model::{DestinationRule, EndpointSlice, MetaRouter, Metadata, Model, Object, Resolution, Subset, TrafficPolicy},
-    problem::{Origin, Problem},
+    problem::{Kind, Origin, Problem},
 };
 
 /// Where a service without an address is listened for.
@@ -92,7 +92,7 @@ impl<'a> Services<'a> {
                 [host] => {
                     let host = services.host_of(host, &router.metadata);
                     if let Some(first) = services.routers.get(&host) {
-                        problems.push(router.origin.error("spec.hosts[0]", taken(&first.origin)));
+                        problems.push(router.origin.error("spec.hosts[0]", taken(&first.origin)).of(Kind::Conflict));
                     } else {
                         services.check_host(&host, router, problems);
                         services.routers.insert(host, router);
@@ -199,12 +199,12 @@ impl<'a> Services<'a> {
     fn add_rule(&mut self, rule: &'a Object<DestinationRule>, problems: &mut Vec<Problem>) {
         let host = self.host_of(&rule.spec.host, &rule.metadata);
         if let Some(first) = self.rules.get(&host) {
-            problems.push(rule.origin.error("spec.host", taken(&first.origin)));
+            problems.push(rule.origin.error("spec.host", taken(&first.origin)).of(Kind::Conflict));
             return;
         }
         if !self.has_host(&host) {
             let reason = format!("there is no Service or ServiceEntry for `{host}`");
-            problems.push(rule.origin.warning("spec.host", reason));
+            problems.push(rule.origin.warning("spec.host", reason).of(Kind::Reference));
         }
         for (index, subset) in rule.spec.subsets.iter().enumerate() {
             if rule.spec.subsets.iter().take(index).any(|earlier| earlier.name == subset.name) {
@@ -227,7 +227,7 @@ impl<'a> Services<'a> {
             } else {
                 format!("there is no Service or ServiceEntry for `{host}`")
             };
-            problems.push(router.origin.warning("spec.hosts[0]", reason));
+            problems.push(router.origin.warning("spec.hosts[0]", reason).of(Kind::Reference));
         }
     }
 
@@ -375,7 +375,7 @@ impl<'a> Services<'a> {
         let clash = self.ports.get(&key).or_else(on_address);
         if let Some(other) = clash {
             let place = format!("{} ({}:{})", taken(&other.origin), other.address, other.number);
-            problems.push(port.origin.error(field, place));
+            problems.push(port.origin.error(field, place).of(Kind::Conflict));
             return;
         }
         self.ports.insert(key, port);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     Compiled, Facts,
-    check::Caller,
+    check::{Caller, no_effect},
     ports::{MeshPort, Shape},
 };
 use crate::{
@@ -23,9 +23,13 @@ pub(super) fn all(facts: &Facts) -> impl Iterator<Item = &Object<Value>> {
 /// Adds what is wrong with routes whose parent is a Service.
 pub(super) fn add(ports: &[MeshPort<'_>], services: &Services<'_>, facts: &Facts, output: &mut Compiled) {
     for route in all(facts) {
-        let parents = parents(route).filter(|parent| (parent.group, parent.kind) == ("", "Service"));
-        for parent in parents {
+        let parents = parents(route).enumerate().filter(|(_, parent)| (parent.group, parent.kind) == ("", "Service"));
+        for (index, parent) in parents {
             let host = kubernetes_host(parent.name, parent.namespace);
+            let numbers = services.numbers_of(&host).into_iter().filter(|number| parent.takes(*number));
+            if let Some(reason) = no_effect(&host, &numbers.collect::<Vec<_>>(), ports) {
+                output.problems.push(route.origin.error(format!("spec.parentRefs[{index}]"), reason));
+            }
             let of_parent = |port: &&MeshPort<'_>| port.host == host && parent.takes(port.number);
             if ports.iter().any(|port| of_parent(&port)) {
                 let ours = ports.iter().filter(of_parent).filter(|port| port.shape != Shape::Tcp);

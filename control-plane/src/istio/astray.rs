@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     Compiled, Facts,
+    check::is_of_mesh,
     ports::{MeshPort, Shape},
 };
 use crate::{
@@ -29,7 +30,7 @@ pub(super) fn add(ports: &[MeshPort<'_>], services: &Services<'_>, facts: &Facts
     }
 }
 
-fn list<'v>(value: &'v Value, field: &str) -> impl Iterator<Item = &'v Value> + Clone {
+fn list<'v>(value: &'v Value, field: &str) -> impl Iterator<Item = &'v Value> {
     value[field].as_array().into_iter().flatten()
 }
 
@@ -37,9 +38,7 @@ fn list<'v>(value: &'v Value, field: &str) -> impl Iterator<Item = &'v Value> + 
 fn virtual_service(service: &Object<Value>, ports: &[MeshPort<'_>], services: &Services<'_>, output: &mut Compiled) {
     let full = |host: &str| services.host_of(host, &service.metadata);
     let hosts: Vec<String> = list(&service.spec, "hosts").filter_map(Value::as_str).map(full).collect();
-    let gateways = list(&service.spec, "gateways");
-    let is_of_mesh = gateways.clone().next().is_none() || gateways.clone().any(|gateway| gateway == "mesh");
-    if !is_of_mesh || ports.iter().any(|port| hosts.iter().any(|host| host == port.host)) {
+    if !is_of_mesh(service) || ports.iter().any(|port| hosts.iter().any(|host| host == port.host)) {
         return;
     }
     // A destination that names no port keeps the number.

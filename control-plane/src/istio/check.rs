@@ -129,6 +129,35 @@ fn virtual_service(service: &Object<Value>, ports: &[MeshPort<'_>], services: &S
     let ours = ports.iter().filter(|port| port.shape != Shape::Tcp && hosts.iter().any(|host| host == port.host));
     let callers: Vec<Caller<'_>> = ours.map(Caller::of).collect();
     destinations(service, &callers, services, output);
+    if is_of_mesh(service) {
+        let routes = service.spec["http"].as_array().into_iter().flatten().enumerate();
+        let in_vain = routes.filter_map(|(index, route)| {
+            let why = |host: &String| {
+                let numbers = services.numbers_of(host).into_iter().filter(|number| is_of_port(route, Some(*number)));
+                no_effect(host, &numbers.collect::<Vec<_>>(), ports)
+            };
+            Some(service.origin.error(format!("spec.http[{index}]"), hosts.iter().find_map(why)?))
+        });
+        output.problems.extend(in_vain);
+    }
+}
+
+/// Whether a VirtualService is for sidecars, and not for gateways alone.
+pub(super) fn is_of_mesh(service: &Object<Value>) -> bool {
+    let gateways = service.spec["gateways"].as_array();
+    gateways.is_none_or(|gateways| gateways.is_empty() || gateways.iter().any(|gateway| gateway == "mesh"))
+}
+
+/// Why HTTP's routes for these ports of a host do nothing: Istio sees TCP on all of them.
+pub(super) fn no_effect(host: &str, numbers: &[u16], ports: &[MeshPort<'_>]) -> Option<String> {
+    let is_tcp = |port: &&MeshPort<'_>| port.host == host && port.shape == Shape::Tcp && numbers.contains(&port.number);
+    let first = ports.iter().find(is_tcp)?;
+    (ports.iter().filter(is_tcp).count() == numbers.len()).then(|| {
+        format!(
+            "has no effect: port {} of {host} is TCP to Istio; use a MetaRouter, or appProtocol meltemi.dev/{}",
+            first.number, first.protocol.codec.name
+        )
+    })
 }
 
 /// Where the routes lead.

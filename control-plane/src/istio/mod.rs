@@ -157,7 +157,9 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
                     runners.iter().for_each(|runner| runner.add_way(port, &mut output));
                 }
             }
-            Shape::Tcp => runners.iter_mut().for_each(|runner| runner.add(port, &mut output)),
+            Shape::Tcp => {
+                planned.notes.extend(runners.iter_mut().filter_map(|runner| runner.add(port, &mut output)));
+            }
         }
         let own: Vec<String> = output.desired.iter().skip(before).map(Desired::display).collect();
         if let Some(taken) = own.iter().find(|name| names.contains(*name)) {

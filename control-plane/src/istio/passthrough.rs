@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{Compiled, Facts, ports::MeshPort};
+use super::{Compiled, Facts, check::is_of_mesh, ports::MeshPort};
 use crate::{
     compile::Services,
     model::{Model, Object},
@@ -55,8 +55,7 @@ fn virtual_service(
     let list = |value: &Value, field: &str| value[field].as_array().cloned().unwrap_or_default();
     let full = |host: &str| services.host_of(host, &service.metadata);
     let hosts: Vec<String> = list(&service.spec, "hosts").iter().filter_map(Value::as_str).map(full).collect();
-    let gateways = list(&service.spec, "gateways");
-    if !(gateways.is_empty() || gateways.iter().any(|gateway| gateway == "mesh")) || !is_ours(&hosts) {
+    if !is_of_mesh(service) || !is_ours(&hosts) {
         return;
     }
     let aim = Aim { origin: &service.origin, hosts: &hosts, chosen };

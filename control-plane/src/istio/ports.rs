@@ -21,6 +21,12 @@ use crate::{
 /// Ports that Istio takes for TCP unless their protocol says otherwise, which ours, unknown to it, does not.
 const WELL_KNOWN: [u16; 4] = [25, 53, 3306, 27017];
 
+/// What the listeners of no address are called by.
+const WILDCARDS: [&str; 2] = ["0.0.0.0", "::"];
+
+/// What people are told of a port whose clients choose.
+const BY_CLIENT: &str = "Istio knows no endpoints of it: each call goes to the address that its client chose";
+
 /// Which configuration a port gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -76,7 +82,7 @@ impl MeshPort<'_> {
         let first_of = |ipv6: bool| self.addresses.iter().find(|address| address.is_ipv6() == ipv6);
         if self.shape == Shape::Http {
             // The shared one is called by the families that a proxy has, not by those of the service.
-            let wildcards = ["0.0.0.0", "::"].into_iter().take(if first_of(true).is_some() { 2 } else { 1 });
+            let wildcards = WILDCARDS.into_iter().take(if first_of(true).is_some() { 2 } else { 1 });
             return wildcards.map(|wildcard| named(&wildcard)).collect();
         }
         let mut names: Vec<String> = match self.addresses.as_slice() {
@@ -86,13 +92,14 @@ impl MeshPort<'_> {
             }
             addresses => addresses.iter().map(|address| named(address)).collect(),
         };
-        names.extend(self.listener_of_no_address());
+        names.extend(self.listeners_of_no_address());
         names
     }
 
-    /// Name of the listener of no address, if it takes connections of the port.
-    pub(super) fn listener_of_no_address(&self) -> Option<String> {
-        self.anywhere.then(|| format!("0.0.0.0_{}", self.number))
+    /// Names of the listener of no address, if it takes connections of the port: it has the second in proxies of IPv6 alone.
+    pub(super) fn listeners_of_no_address(&self) -> Vec<String> {
+        let names = WILDCARDS.iter().filter(|_| self.anywhere).map(|wildcard| format!("{wildcard}_{}", self.number));
+        names.collect()
     }
 
     /// Those listeners carry nothing else.
@@ -144,7 +151,7 @@ impl MeshPort<'_> {
             port: self.number,
             codec: Some(self.protocol.codec.name.clone()),
             shape: Some(self.shape),
-            notes: Vec::new(),
+            notes: self.by_client.then(|| BY_CLIENT.to_owned()).into_iter().collect(),
             objects: Vec::new(),
             workloads: names(with),
             without_module: names(without),

@@ -6,7 +6,7 @@
 //! keeps what it had from us otherwise. In connection mode it gets the routes as well.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     net::IpAddr,
 };
 
@@ -35,12 +35,25 @@ pub(super) struct Tcp<'c> {
     facts: &'c Facts,
     telemetry: &'c Telemetry,
     rivals: &'c Rivals<'c>,
-    /// What chains of ours take in the listeners of clients: by a listener's name, all or a range of addresses.
+    /// Whose chains take what in the listeners of clients: by a listener's name, all or a range of addresses.
     ///
     /// Headless services may have the same pods, and several services no address, or a range in common. Envoy refuses a
     /// listener with two chains that match the same; istiod gives it to one service as well.
-    taken: HashSet<(String, Option<(IpAddr, u8)>)>,
+    taken: HashMap<(String, Option<Range>), String>,
 }
+
+/// Addresses, by the first of them and the bits that count.
+type Range = (IpAddr, u8);
+
+/// A place that a port has not got.
+struct Lost {
+    place: String,
+    /// The port that has it.
+    to: String,
+}
+
+/// A listener of clients, and what a port's chain takes in it.
+type Claim = (String, Vec<Option<Range>>);
 
 impl<'c> Tcp<'c> {
     pub(super) fn new(
@@ -50,29 +63,70 @@ impl<'c> Tcp<'c> {
         telemetry: &'c Telemetry,
         rivals: &'c Rivals<'c>,
     ) -> Self {
-        Self { runner, services, facts, telemetry, rivals, taken: HashSet::new() }
+        Self { runner, services, facts, telemetry, rivals, taken: HashMap::new() }
     }
 
-    /// Adds the objects of a port, and what our xDS server has for it.
-    pub(super) fn add(&mut self, port: &MeshPort<'_>, output: &mut Compiled) {
-        let Some(compiled) = self.services.port(port.host, port.number) else { return };
+    /// Adds the objects of a port, and what our xDS server has for it. Gives what is noteworthy about it.
+    pub(super) fn add(&mut self, port: &MeshPort<'_>, output: &mut Compiled) -> Option<String> {
+        let compiled = self.services.port(port.host, port.number)?;
+        let (claims, lost) = self.claim(port);
         // What is wrong is so for all.
         let mut known = Vec::new();
         let problems = if self.runner == Host::Module { &mut output.problems } else { &mut known };
         let snapshot = &mut output.snapshot;
         if port.protocol.mode == Mode::Connection {
             if let Some(filters) = mesh::relay(compiled, self.services, self.telemetry, problems) {
-                let patches = self.connections(port, &filters);
+                let patches = self.connections(port, &claims, &filters);
                 self.write_client(port, patches, output);
             }
-            return;
+            return self.told(port, &lost, output);
         }
         mesh::managers(compiled, &port.targets, &self.runner, self.services, self.telemetry, snapshot, problems);
-        let patches = self.requests(port);
+        let patches = self.requests(port, &claims);
         self.write_client(port, patches, output);
         if !port.selector.is_empty() {
             self.server(port, output);
         }
+        self.told(port, &lost, output)
+    }
+
+    /// Takes what a port's chains have in the listeners of clients. Gives the places, and those that another port has.
+    fn claim(&mut self, port: &MeshPort<'_>) -> (Vec<Claim>, Vec<Lost>) {
+        let no_address = port.listeners_of_no_address();
+        let (mut claims, mut lost) = (Vec::new(), Vec::new());
+        for listener in port.listeners() {
+            let has_ranges = !port.ranges.is_empty() && no_address.contains(&listener);
+            let mut wanted = if has_ranges { port.ranges.iter().copied().map(Some).collect() } else { vec![None] };
+            wanted.retain(|range| match self.taken.entry((listener.clone(), *range)) {
+                Entry::Vacant(free) => {
+                    free.insert(port.authority());
+                    true
+                }
+                Entry::Occupied(other) if *other.get() == port.authority() => false,
+                Entry::Occupied(other) => {
+                    let range = range.map(|(ip, bits)| format!(" for {ip}/{bits}")).unwrap_or_default();
+                    lost.push(Lost { place: format!("{listener}{range}"), to: other.get().clone() });
+                    false
+                }
+            });
+            if !wanted.is_empty() {
+                claims.push((listener, wanted));
+            }
+        }
+        (claims, lost)
+    }
+
+    /// Says, once for all runners, that another port has a port's places.
+    fn told(&self, port: &MeshPort<'_>, lost: &[Lost], output: &mut Compiled) -> Option<String> {
+        let Lost { to, .. } = lost.first().filter(|_| self.runner == Host::Module)?;
+        let places: Vec<&str> = lost.iter().map(|lost| lost.place.as_str()).take(3).collect();
+        let note = format!("in {} the routes of {to}, which came first, are for calls of both", places.join(", "));
+        output.problems.push(port.origin.warning("spec", format!("port {}: {note}", port.number)));
+        if let Some(router) = self.services.router_of(port.host) {
+            let reason = format!("port {}: {note}, so these have no effect there", port.number);
+            output.problems.push(router.origin.warning("spec.routes", reason));
+        }
+        Some(note)
     }
 
     /// Adds the way to the servers of a port of another shape, to which routes lead: plugins have none to it otherwise.
@@ -92,7 +146,7 @@ impl<'c> Tcp<'c> {
     }
 
     /// What clients have in request mode.
-    fn requests(&mut self, port: &MeshPort<'_>) -> Vec<Value> {
+    fn requests(&self, port: &MeshPort<'_>, claims: &[Claim]) -> Vec<Value> {
         let inlet_name = port.extension_name(&self.runner, "inlet", Side::Client);
         let name = mesh::outbound_name(&self.runner, port.host, port.number);
         let cluster = compile::cluster_name(port.host, port.number, None);
@@ -102,7 +156,7 @@ impl<'c> Tcp<'c> {
         };
         let ours = [patch::network_filter(&self.runner, &inlet_name, false), manager(&self.runner, &name, &cluster)];
         let filters: Vec<Value> = self.before_inlet().into_iter().chain(ours).collect();
-        let mut patches = self.listeners(port, &name, &filters, &[keeper(&name)]);
+        let mut patches = chains(claims, &name, &filters, &[keeper(&name)]);
         patches.extend(self.way_out(port));
         patches.push(self.inlet(port, &inlet_name));
         patches
@@ -152,7 +206,12 @@ impl<'c> Tcp<'c> {
 
     /// What clients have in connection mode: the relay, and a `tcp_proxy` that waits for what it says, as istiod's own would
     /// not.
-    fn connections(&mut self, port: &MeshPort<'_>, (relay, proxy): &(RelayConfig, TcpProxy)) -> Vec<Value> {
+    fn connections(
+        &self,
+        port: &MeshPort<'_>,
+        claims: &[Claim],
+        (relay, proxy): &(RelayConfig, TcpProxy),
+    ) -> Vec<Value> {
         let name = |filter| port.extension_name(&self.runner, filter, Side::Client);
         let (relay_name, proxy_name) = (name("relay"), name("proxy"));
         let mut filters =
@@ -162,34 +221,9 @@ impl<'c> Tcp<'c> {
             let config = json!({"@type": "type.googleapis.com/stats.PluginConfig"});
             filters.insert(0, json!({"name": "istio.stats", "typed_config": config}));
         }
-        let mut patches = self.listeners(port, &relay_name, &filters, &[]);
+        let mut patches = chains(claims, &relay_name, &filters, &[]);
         patches.push(patch::network_extension(&self.runner, &relay_name, "relay", relay));
         patches.push(patch::extension(&proxy_name, messages::tcp_proxy(proxy)));
-        patches
-    }
-
-    /// The patches that give a client's listeners of a port a chain with these filters, and `others` beside.
-    ///
-    /// istiod's own chain stays. Envoy takes ours, because it says that it is not for TLS, which is more than istiod says of
-    /// a TCP service. Chains for HTTP and for other addresses say more still, so that they are found as before.
-    fn listeners(&mut self, port: &MeshPort<'_>, name: &str, filters: &[Value], others: &[Value]) -> Vec<Value> {
-        let no_address = port.listener_of_no_address();
-        let mut patches = Vec::new();
-        for listener in port.listeners() {
-            let has_ranges = no_address.as_ref() == Some(&listener) && !port.ranges.is_empty();
-            let mut wanted = if has_ranges { port.ranges.iter().copied().map(Some).collect() } else { vec![None] };
-            wanted.retain(|range| self.taken.insert((listener.clone(), *range)));
-            if wanted.is_empty() {
-                continue;
-            }
-            let mut matches = json!({"transport_protocol": "raw_buffer"});
-            if has_ranges {
-                let prefix = |(ip, bits): (IpAddr, u8)| json!({"address_prefix": ip, "prefix_len": bits});
-                matches["prefix_ranges"] = wanted.into_iter().flatten().map(prefix).collect();
-            }
-            let ours = json!({"name": name, "filter_chain_match": matches, "filters": filters});
-            patches.push(patch::add_chains(&listener, &[&[ours], others].concat()));
-        }
         patches
     }
 
@@ -217,6 +251,24 @@ impl<'c> Tcp<'c> {
         }
         output.desired.push(desired);
     }
+}
+
+/// The patches that give clients' listeners a chain with these filters, and `others` beside.
+///
+/// istiod's own chain stays. Envoy takes ours, because it says that it is not for TLS, which is more than istiod says of a TCP
+/// service. Chains for HTTP and for other addresses say more still, so that they are found as before.
+fn chains(claims: &[Claim], name: &str, filters: &[Value], others: &[Value]) -> Vec<Value> {
+    let patch = |(listener, claimed): &Claim| {
+        let mut matches = json!({"transport_protocol": "raw_buffer"});
+        let prefix = |(ip, bits): &Range| json!({"address_prefix": ip, "prefix_len": bits});
+        let ranges: Vec<Value> = claimed.iter().flatten().map(prefix).collect();
+        if !ranges.is_empty() {
+            matches["prefix_ranges"] = json!(ranges);
+        }
+        let ours = json!({"name": name, "filter_chain_match": matches, "filters": filters});
+        patch::add_chains(listener, &[&[ours], others].concat())
+    };
+    claims.iter().map(patch).collect()
 }
 
 /// Somebody wants servers of the port to be chosen by a hash of calls.

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     compile::{Protocol, Services, check_regex, metadata_key},
     model::{Destination, KeyValue, MetaRouter, Model, Object, Percent, Retries, Route, StringMatch},
-    problem::{Problem, Severity},
+    problem::{Kind, Problem, Severity},
 };
 
 /// Adds the VirtualServices of all MetaRouters that are about native ports, or name gateways.
@@ -166,6 +166,11 @@ impl<'a> Scope<'a> {
         Err(Box::new(self.router.origin.error(field, reason)))
     }
 
+    /// What a destination names is not there, or not what it would have to be.
+    fn unresolved<T>(&self, field: &str, reason: impl Into<String>) -> Result<T> {
+        self.wrong(field, reason).map_err(|problem| Box::new(problem.of(Kind::Reference)))
+    }
+
     fn route(&self, spec: &Route, field: &str) -> Result<Value> {
         let mut route = json!({});
         if !spec.name.is_empty() {
@@ -302,12 +307,13 @@ impl<'a> Scope<'a> {
         let mut from = self.numbers.iter().map(|from| Some(*from)).chain(self.numbers.is_empty().then_some(None));
         let why_not = |from: Option<u16>| self.services.why_not(&host, number.or(from), &self.protocol.codec.name);
         if let Some(reason) = from.find_map(why_not) {
-            return self.wrong(&format!("{field}.host"), reason);
+            return self.unresolved(&format!("{field}.host"), reason);
         }
         if let Some(subset) = &to.subset
             && self.services.subset(&host, subset).is_none()
         {
-            return self.wrong(&format!("{field}.subset"), format!("no DestinationRule of `{host}` has `{subset}`"));
+            return self
+                .unresolved(&format!("{field}.subset"), format!("no DestinationRule of `{host}` has `{subset}`"));
         }
         let mut destination = json!({"host": host});
         if let Some(subset) = &to.subset {

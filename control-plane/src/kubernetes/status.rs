@@ -8,7 +8,7 @@ use k8s_openapi::{
 use serde_json::{Value, json};
 
 use crate::{
-    problem::{Problem, Severity},
+    problem::{Kind, Problem, Severity},
     store::Proxy,
 };
 
@@ -63,9 +63,9 @@ fn accepted(problems: &[&Problem]) -> Verdict {
         let message = if problems.is_empty() { "no problems".to_owned() } else { words(problems.iter()) };
         (true, "Accepted", message)
     } else {
-        let reason = if errors.iter().any(|problem| is_conflict(problem)) {
+        let reason = if errors.iter().any(|problem| problem.kind == Kind::Conflict) {
             "Conflicted"
-        } else if errors.iter().all(|problem| is_reference(problem)) {
+        } else if errors.iter().all(|problem| problem.kind == Kind::Reference) {
             "RefNotResolved"
         } else {
             "Invalid"
@@ -76,7 +76,7 @@ fn accepted(problems: &[&Problem]) -> Verdict {
 }
 
 fn resolved(problems: &[&Problem]) -> Verdict {
-    let missing: Vec<&&Problem> = problems.iter().filter(|problem| is_reference(problem)).collect();
+    let missing: Vec<&&Problem> = problems.iter().filter(|problem| problem.kind == Kind::Reference).collect();
     let (holds, reason, message) = if missing.is_empty() {
         (true, "ResolvedRefs", "all that it names is there".to_owned())
     } else {
@@ -99,21 +99,6 @@ fn programmed(accepted: &Verdict, open: &[String], progress: &Progress) -> Verdi
         (true, "Programmed", count)
     };
     Verdict { kind: "Programmed", holds, reason, message }
-}
-
-/// What an object names and is not there. What it names in vain is.
-fn is_reference(problem: &Problem) -> bool {
-    let field = problem.field.as_str();
-    if problem.reason.contains("knows no endpoints of") {
-        return false;
-    }
-    ["destination", "mirror", "rateLimitService"].iter().any(|name| field.contains(name))
-        || (field.starts_with("spec.hosts[") && problem.severity == Severity::Warning)
-}
-
-/// Another object was first.
-fn is_conflict(problem: &Problem) -> bool {
-    problem.reason.contains(" already has this")
 }
 
 fn words<'p>(problems: impl Iterator<Item = &'p &'p Problem>) -> String {

@@ -18,11 +18,13 @@ fn each_kind_of_problem_has_its_reason() {
     assert_eq!(reasons(&[]), [(true, "Accepted"), (true, "ResolvedRefs"), (true, "Programmed")]);
     let invalid = origin().error("spec.routes[0].timeout", "`x` is not a duration");
     assert_eq!(reasons(&[&invalid]), [(false, "Invalid"), (true, "ResolvedRefs"), (false, "Invalid")]);
-    let missing = origin().error("spec.routes[0].route[0].destination.host", "there is no `b.test`");
+    let missing =
+        origin().error("spec.routes[0].route[0].destination.host", "there is no `b.test`").of(Kind::Reference);
     assert_eq!(reasons(&[&missing]), [(false, "RefNotResolved"), (false, "RefNotFound"), (false, "Invalid")]);
-    let taken = origin().error("spec.hosts[0]", "MetaRouter shop/old already has this");
+    let taken = origin().error("spec.hosts[0]", "MetaRouter shop/old already has this").of(Kind::Conflict);
     assert_eq!(reasons(&[&taken])[0], (false, "Conflicted"));
-    let nobody = origin().warning("spec.hosts[0]", "there is no Service or ServiceEntry for `a.test`");
+    let nobody =
+        origin().warning("spec.hosts[0]", "there is no Service or ServiceEntry for `a.test`").of(Kind::Reference);
     assert_eq!(reasons(&[&nobody]), [(true, "Accepted"), (false, "RefNotFound"), (true, "Programmed")]);
     let message = &judge(&[&invalid, &missing], &[], &Progress::default())[0].message;
     assert_eq!(

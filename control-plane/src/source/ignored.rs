@@ -1,11 +1,11 @@
-//! Fields of Istio's kinds that have no effect here. Those of our own kinds are refused when they are not known, and those
+//! Fields of Istio's kinds that have no effect on standalone proxies. Those of our own kinds are refused when they are not known, and those
 //! of Kubernetes' kinds, and of gateways, are not ours to judge.
 
 use serde_ignored::Path;
 
 use crate::{
     model::{AnyObject, Resolution, ServiceEntry, SimpleLb, TrafficPolicy},
-    problem::Problem,
+    problem::{Kind, Problem},
 };
 
 /// What an object has beside its `spec`.
@@ -61,10 +61,11 @@ pub(super) fn shown(path: &Path<'_>) -> String {
 pub(super) fn warnings(object: &AnyObject, ignored: &[String]) -> Vec<Problem> {
     let origin = object.origin();
     let kind = &origin.kind;
+    let of_standalone = |field: &str, reason: &str| origin.warning(field, reason).of(Kind::Standalone);
     let mut all: Vec<Problem> = match object {
         AnyObject::Service(_) | AnyObject::EndpointSlice(_) | AnyObject::Gateway(_) => return Vec::new(),
         AnyObject::ServiceEntry(entry) => {
-            resolution(&entry.spec).map(|told| origin.warning(told.0, told.1)).into_iter().collect()
+            resolution(&entry.spec).map(|(field, reason)| of_standalone(field, reason)).into_iter().collect()
         }
         AnyObject::DestinationRule(rule) => {
             let own = rule.spec.traffic_policy.iter().map(|policy| ("spec.trafficPolicy".to_owned(), policy));
@@ -74,8 +75,10 @@ pub(super) fn warnings(object: &AnyObject, ignored: &[String]) -> Vec<Problem> {
             own.chain(subsets)
                 .flat_map(|(field, policy)| passthrough(&field, policy))
                 .map(|field| {
-                    origin
-                        .warning(field, "PASSTHROUGH is not acted on here: endpoints are chosen as with LEAST_REQUEST")
+                    of_standalone(
+                        &field,
+                        "PASSTHROUGH is not acted on here: endpoints are chosen as with LEAST_REQUEST",
+                    )
                 })
                 .collect()
         }
@@ -83,9 +86,11 @@ pub(super) fn warnings(object: &AnyObject, ignored: &[String]) -> Vec<Problem> {
     };
     all.extend(ignored.iter().filter_map(|field| {
         let last = field.rsplit('.').next().unwrap_or(field);
-        let reason = if OF_ISTIO.contains(&last) {
-            "not acted on here".to_owned()
-        } else if field.starts_with("spec.") || !BESIDE.contains(&field.split(['.', '[']).next().unwrap_or(field)) {
+        if OF_ISTIO.contains(&last) {
+            return Some(of_standalone(field, "not acted on here"));
+        }
+        let reason = if field.starts_with("spec.") || !BESIDE.contains(&field.split(['.', '[']).next().unwrap_or(field))
+        {
             format!("there is no such field in a {kind}; it is passed over")
         } else {
             return None;

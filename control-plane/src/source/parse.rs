@@ -10,7 +10,7 @@ use crate::{
     istio::LOOKED_AT,
     lines,
     model::{AnyObject, ApiGateway, IstioGateway, MetaRouter, Metadata, Object},
-    problem::{Key, Origin, Problem, Severity},
+    problem::{Key, Kind, Origin, Problem, Severity},
 };
 
 /// What a file says.
@@ -162,8 +162,10 @@ fn parse_document(document: &str, line: usize, file: &Origin, problems: &mut Vec
         }
         _ => {
             let reason = format!("objects of `{}` are not read here, and were passed over", head.api_version);
-            problems.push(origin.warning("", reason));
-            let other = if LOOKED_AT.contains(&(group, head.kind.as_str())) { Some(object.untyped()?) } else { None };
+            let is_of_mesh = LOOKED_AT.contains(&(group, head.kind.as_str()));
+            let about = if is_of_mesh { Kind::Standalone } else { Kind::default() };
+            problems.push(origin.warning("", reason).of(about));
+            let other = if is_of_mesh { Some(object.untyped()?) } else { None };
             return Ok(Found::PassedOver(origin.key(), other));
         }
     };

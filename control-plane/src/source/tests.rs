@@ -5,7 +5,7 @@ use std::{
 };
 
 use super::{Folder, Loaded};
-use crate::problem::Severity;
+use crate::problem::{Kind, Severity};
 
 const ROUTER: &str = "apiVersion: meltemi.dev/v1alpha1
 kind: MetaRouter
@@ -303,6 +303,9 @@ specc: {}
     }
     assert_eq!(told.len(), 8, "{told:#?}");
     assert!(loaded.problems.iter().all(|problem| problem.severity == Severity::Warning));
+    // In a mesh istiod acts on them, and only what nobody knows is worth a word.
+    let everywhere = loaded.problems.iter().filter(|problem| problem.kind != Kind::Standalone);
+    assert_eq!(everywhere.map(|problem| problem.field.as_str()).collect::<Vec<_>>(), ["spec.trafficPolicie", "specc"]);
 }
 
 #[test]

@@ -8,10 +8,10 @@ use kube::Client;
 
 use super::super::{kubernetes::host_and_port, sidecars::Sidecars, wasm::Wasm};
 use crate::{
-    istio::{self, Compiled, Facts, LOOKED_AT, Options},
+    istio::{self, Compiled, Facts, Options},
     kubernetes,
     model::check_annotations,
-    problem::Problem,
+    problem::{Kind, Problem},
     source::Folder,
 };
 
@@ -55,12 +55,8 @@ impl Mesh {
                 anyhow::ensure!(loaded.is_readable, "cannot read the folder {}", folder.display());
                 let facts =
                     Facts { root_namespace: self.root_namespace.clone(), others: loaded.others, ..Facts::default() };
-                // What is not read for a standalone proxy is for a mesh.
-                let is_meant = |problem: &Problem| {
-                    let origin = &problem.origin;
-                    problem.field.is_empty() && LOOKED_AT.contains(&(origin.group.as_str(), origin.kind.as_str()))
-                };
-                let problems = loaded.problems.into_iter().filter(|problem| !is_meant(problem)).collect();
+                let of_mesh = |problem: &Problem| problem.kind != Kind::Standalone;
+                let problems = loaded.problems.into_iter().filter(of_mesh).collect();
                 (loaded.model, facts, problems, None)
             }
             None => {

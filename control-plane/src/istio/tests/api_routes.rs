@@ -56,6 +56,22 @@ fn calls_that_are_led_to_another_protocol_or_to_nothing_are_found() {
 }
 
 #[test]
+fn routes_of_a_port_that_is_tcp_to_istio_do_nothing() {
+    let several = "{name: tcp-metaprotocol-thrift, port: 9092}\n  - {name: http, port: 80}";
+    let yaml = services() + &service("both", "10.96.0.17", several);
+    let on = |name: &str, port: Option<u16>| {
+        let mut parent = of_service(name);
+        if let Some(port) = port {
+            parent["port"] = json!(port);
+        }
+        wrong(&yaml, &route(parent, &json!({"name": name, "port": port.unwrap_or(80)})))
+    };
+    assert_eq!(on("bills", Some(9092)), ["spec.parentRefs[0]"]);
+    assert_eq!(on("both", Some(9092)), ["spec.parentRefs[0]"]);
+    assert!(on("both", None).is_empty() && on("both", Some(80)).is_empty(), "there is HTTP that it is for");
+}
+
+#[test]
 fn http_that_is_led_to_a_port_of_ours_is_found() {
     let of =
         |parent: Value, name: &str, port: u16| wrong(&services(), &route(parent, &json!({"name": name, "port": port})));

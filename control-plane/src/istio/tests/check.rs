@@ -113,3 +113,21 @@ fn somebody_elses_filter_in_our_listener_is_a_warning() {
     assert_eq!(of(serde_json::json!({"name": "10.96.0.99_9091"})), 0);
     assert_eq!(of(serde_json::json!({"portNumber": 80})), 0);
 }
+
+#[test]
+fn http_routes_of_a_port_that_is_tcp_to_istio_are_found() {
+    let yaml =
+        service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}\n  - {name: http, port: 80}");
+    let of = |spec: Value| {
+        let all = found(&yaml, |facts| facts.others.push(other("VirtualService", spec)));
+        all.into_iter().filter(|problem| problem.contains("has no effect")).collect::<Vec<_>>()
+    };
+    let routes = |matches: Value| serde_json::json!({"hosts": ["orders"], "http": [{"match": matches, "route": []}]});
+    let [told] = &of(routes(serde_json::json!([{"port": 9090}])))[..] else { panic!() };
+    let why = "error: VirtualService shop/theirs: spec.http[0]: has no effect: port 9090 of orders.shop.svc.cluster.local is TCP to Istio";
+    assert!(told.starts_with(why), "{told}");
+    assert!(of(routes(serde_json::json!([]))).is_empty(), "it is for port 80 as well");
+    let mut of_gateway = routes(serde_json::json!([{"port": 9090}]));
+    of_gateway["gateways"] = serde_json::json!(["edge"]);
+    assert!(of(of_gateway).is_empty(), "gateways have it");
+}

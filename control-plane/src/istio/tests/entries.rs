@@ -48,7 +48,7 @@ fn an_http_port_is_taken_in_the_shared_listener() {
 #[test]
 fn without_an_address_all_of_the_port_number_is_taken() {
     let compiled = compiled(&entry(PORT));
-    assert_eq!(listeners(&compiled), ["0.0.0.0_9091"]);
+    assert_eq!(listeners(&compiled), ["0.0.0.0_9091", "::_9091"], "the second in proxies of IPv6 alone");
     let everything = serde_json::json!([{"port": 9091, "authority": "vm.test:9091"}]);
     assert_eq!(config(object(&compiled, "meltemi-out-shop-vm-9091"), "inlet")["destinations"], everything);
     let [problem] = compiled.problems.as_slice() else { panic!("{:?}", compiled.problems) };
@@ -87,7 +87,7 @@ fn addresses_that_istiod_has_assigned_have_listeners_at_proxies_that_answer_dns(
     model.service_entries[0].spec.assigned =
         vec![assigned("vm.test", "240.240.0.1"), assigned("other.test", "240.240.0.2")];
     let compiled = compile(&model, &facts(), &Options::default());
-    assert_eq!(listeners(&compiled), ["240.240.0.1_9091", "0.0.0.0_9091"]);
+    assert_eq!(listeners(&compiled), ["240.240.0.1_9091", "0.0.0.0_9091", "::_9091"]);
 }
 
 #[test]

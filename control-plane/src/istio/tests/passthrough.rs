@@ -78,3 +78,11 @@ fn a_service_entry_without_resolution_is_the_same() {
     };
     assert_eq!((told(Resolution::None), told(Resolution::Static)), (1, 0));
 }
+
+#[test]
+fn the_plan_says_that_clients_choose() {
+    let notes =
+        |ip: &str| planned(&compiled(&service("orders", ip, NATIVE)), "orders.shop.svc.cluster.local").notes.concat();
+    assert!(notes("None").contains("the address that its client chose"));
+    assert_eq!(notes("10.96.0.12"), "");
+}

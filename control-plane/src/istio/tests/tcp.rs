@@ -125,16 +125,32 @@ fn a_range_of_addresses_takes_no_others_in_the_listener_of_no_address() {
         [
             ("10.1.0.1_9090".to_owned(), Value::Null),
             ("0.0.0.0_9090".to_owned(), json!([range("10.2.0.0", 16), range("fd00::", 64)])),
+            ("::_9090".to_owned(), json!([range("10.2.0.0", 16), range("fd00::", 64)])),
         ]
     );
-    assert_eq!(places(&compiled, "other"), [("0.0.0.0_9090".to_owned(), json!([range("10.3.0.0", 16)]))]);
+    let shared = ["0.0.0.0_9090", "::_9090"].map(|name| (name.to_owned(), json!([range("10.3.0.0", 16)])));
+    assert_eq!(places(&compiled, "other"), shared);
 }
 
 #[test]
 fn no_two_chains_of_a_listener_match_the_same() {
     let compiled = compiled(&(entry("a", "") + &entry("b", "") + &entry("c", "10.3.0.0/16")));
     let taken = |name| places(&compiled, name).len();
-    assert_eq!((taken("a"), taken("b"), taken("c")), (1, 0, 1), "Envoy would refuse the listener");
+    assert_eq!((taken("a"), taken("b"), taken("c")), (2, 0, 2), "Envoy would refuse the listener");
+}
+
+#[test]
+fn who_comes_late_to_a_listener_is_told_whose_it_is() {
+    let router = "apiVersion: meltemi.dev/v1alpha1\nkind: MetaRouter\nmetadata: {name: b, namespace: shop}\nspec: {hosts: \
+                  [b.test], routes: [{route: [{destination: {host: b.test}}]}]}\n";
+    let compiled = compiled(&(entry("a", "") + &entry("b", "") + &entry("c", "10.3.0.0/16") + router));
+    let note = "in 0.0.0.0_9090, ::_9090 the routes of a.test:9090, which came first, are for calls of both";
+    let notes = |host: &str| planned(&compiled, host).notes;
+    assert_eq!((notes("a.test"), notes("b.test"), notes("c.test")), (vec![], vec![note.to_owned()], vec![]));
+    let told = compiled.problems.iter().filter(|problem| problem.reason.contains(note));
+    let told: Vec<_> = told.map(|problem| (problem.origin.kind.as_str(), &*problem.field, &*problem.reason)).collect();
+    let (entry, router) = (format!("port 9090: {note}"), format!("port 9090: {note}, so these have no effect there"));
+    assert_eq!(told, [("ServiceEntry", "spec", &*entry), ("MetaRouter", "spec.routes", &*router)]);
 }
 
 #[test]
@@ -144,14 +160,21 @@ fn of_services_with_a_range_in_common_one_has_it() {
     let compiled = compiled(&entries);
     let ranges = |name: &str| places(&compiled, name).into_iter().map(|(_, ranges)| ranges).collect::<Vec<_>>();
     let range = |ip: &str, bits: u8| json!({"address_prefix": ip, "prefix_len": bits});
-    assert_eq!(ranges("a"), [json!([range("10.2.0.0", 16), range("::", 0)])]);
-    assert_eq!(ranges("b"), [json!([range("10.3.0.0", 16)])]);
+    // In the listener of either family.
+    assert_eq!(
+        ranges("a"),
+        [json!([range("10.2.0.0", 16), range("::", 0)]), json!([range("10.2.0.0", 16), range("::", 0)])]
+    );
+    assert_eq!(ranges("b"), [json!([range("10.3.0.0", 16)]), json!([range("10.3.0.0", 16)])]);
     assert_eq!(ranges("c"), [Value::Null; 0]);
+    let note = &planned(&compiled, "b.test").notes[0];
+    assert!(note.contains("0.0.0.0_9090 for 10.2.0.0/16") && note.contains("a.test:9090"), "{note}");
 }
 
 /// A service of the tcp shape, on port 9090 of the pods of `app`.
 fn of_app(name: &str, app: &str) -> String {
-    service(name, "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9091, targetPort: 9090}")
+    let ip = format!("10.96.1.{}", name.as_bytes()[0]);
+    service(name, &ip, "{name: tcp-metaprotocol-thrift, port: 9091, targetPort: 9090}")
         .replace(&format!("app: {name}"), &format!("app: {app}"))
 }
 
@@ -183,7 +206,7 @@ fn of_services_on_one_port_of_a_pod_the_older_with_limits_is_first() {
 #[test]
 fn of_services_whose_objects_would_have_one_name_the_older_has_them() {
     let of = |name: &str, namespace: &str| {
-        service(name, "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}")
+        service(name, &format!("10.96.1.{}", namespace.len()), "{name: tcp-metaprotocol-thrift, port: 9090}")
             .replace("namespace: shop", &format!("namespace: {namespace}"))
     };
     let compiled = compiled(&(of("b-c", "a") + &of("c", "a-b") + &of("vm", "shop") + &entry("vm", "10.9.0.1")));
