@@ -6,6 +6,8 @@ PYTHON ?= python3
 PROTOCOL ?= thrift
 VENV := .cache/venv/bin/python
 CARGO ?= cargo
+# Tests with real Envoys, at once: most of the time they wait.
+JOBS ?= 3
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help build wasm image wasm-image setup testbed demo test unit integration test-wasm test-istio lint fuzz bench bench-control-plane clean
@@ -44,15 +46,15 @@ unit: ## Tests of the Rust crates
 	$(CARGO) test --locked --workspace
 
 integration: build setup ## Real Envoy, real clients and servers
-	$(VENV) -m pytest integration-tests -q -rs -n 2
+	$(VENV) -m pytest integration-tests -q -rs -n $(JOBS)
 
 # All of it on the newest Envoy, the heart of it on the others. Skipped aloud where no compiler for Wasm is to be had.
 WASM_HEART := $(addprefix integration-tests/test_,thrift.py dubbo.py connection_mode.py wasm.py)
 test-wasm: build setup ## The same on plugins in Wasm
 	@$(PYTHON) wasm-build/build.py || { [ $$? = 3 ] && echo "test-wasm: SKIPPED, no compiler for Wasm"; exit; }; \
 	export MELTEMI_HOST=wasm; \
-	MELTEMI_ENVOYS=1.40.0 $(VENV) -m pytest integration-tests -q -rs -n 2 && \
-	MELTEMI_ENVOYS="1.37.0 1.39.3" $(VENV) -m pytest $(WASM_HEART) -q -rs -n 2
+	MELTEMI_ENVOYS=1.40.0 $(VENV) -m pytest integration-tests -q -rs -n $(JOBS) && \
+	MELTEMI_ENVOYS="1.37.0 1.39.3" $(VENV) -m pytest $(WASM_HEART) -q -rs -n $(JOBS)
 
 test-istio: build setup testbed ## A real Istio mesh (Linux, root, iproute2, iptables), real clients and servers
 	@$(PYTHON) wasm-build/build.py || [ $$? = 3 ]

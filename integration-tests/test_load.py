@@ -198,7 +198,7 @@ def test_listener_drain_under_load(world, wire, how):
     """
     server = Server(per_frame(lambda frame: wire.answer(frame, b"v1")))
     port = mesh(world, server, wire)
-    load = Load(port, wire, think=0.02)
+    load = Load(port, wire, think=0.06)
     wait_until(lambda: load.more(60), "calls")
     before = load.connections
     if how == "replaced":
