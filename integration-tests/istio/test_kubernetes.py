@@ -24,7 +24,7 @@ def controller(cluster):
 def test_filters_follow_services(cluster, controller, space):
     kube = cluster.kube
     kube.apply(service(space, "other"))
-    within_two_seconds(lambda: filters(kube, space), "the other service's filters")
+    within_two_seconds(lambda: len(filters(kube, space)) == 2, "the other service's filters")
 
     def others():
         return {name: item["spec"] for name, item in filters(kube, space).items()}

@@ -11,6 +11,20 @@ def remove(cluster, *options: str, to=subprocess.PIPE) -> str:
     return subprocess.run(command, check=True, stdout=to, stderr=subprocess.PIPE, text=True, timeout=60).stdout
 
 
+def test_after_a_control_plane_that_is_gone_the_next_need_not_wait(cluster, space):
+    with cluster.leading("before"):
+        cluster.kube.apply(service(space))
+        wait_until(lambda: len(filters(cluster.kube, space)) == 2, "what is written", 15)
+    text = remove(cluster)
+    assert text.count("deleted ") == 2 and "is taken" not in text and text.endswith("the mesh is as before\n"), text
+    lease = cluster.kube.get("coordination.k8s.io/v1", "Lease", "meltemi", "meltemi-system")
+    assert not lease["spec"].get("holderIdentity"), lease
+    with cluster.leading("after"):
+        wait_until(lambda: len(filters(cluster.kube, space)) == 2, "what is written again", 15)
+        cluster.kube.delete(service(space))
+        wait_until(lambda: not filters(cluster.kube, space), "nothing of it to be left", 15)
+
+
 def test_a_mesh_is_as_before(cluster, space, controller):
     kube = cluster.kube
     # With our label, and not by us.

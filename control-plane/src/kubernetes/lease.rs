@@ -111,7 +111,7 @@ impl Elector {
         if self.until.borrow().is_some() {
             // First we stop writing, then we say so.
             self.lose("stopping");
-            if !matches!(timeout(PATIENCE, self.release()).await, Ok(Ok(()))) {
+            if !matches!(timeout(PATIENCE, release(&self.api, &self.identity)).await, Ok(Ok(()))) {
                 warn!("the lease was not given back; others take it in {DURATION:?}");
             }
         }
@@ -176,17 +176,6 @@ impl Elector {
         }
     }
 
-    async fn release(&self) -> kube::Result<()> {
-        let lease = self.api.get(MANAGER).await?;
-        let spec = lease.spec.unwrap_or_default();
-        if spec.holder_identity.as_ref() == Some(&self.identity) {
-            let spec = LeaseSpec { holder_identity: Some(String::new()), lease_duration_seconds: Some(1), ..spec };
-            let lease = Lease { metadata: lease.metadata, spec: Some(spec) };
-            self.api.replace(MANAGER, &PostParams::default(), &lease).await?;
-        }
-        Ok(())
-    }
-
     fn lose(&self, reason: &str) {
         if self.until.send_replace(None).is_some() {
             info!("this replica no longer holds the lease: {reason}");
@@ -221,6 +210,23 @@ pub(super) async fn seize(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Gives back what was seized: the next control plane need not wait.
+pub(super) async fn give_back(client: &Client, namespace: &str, identity: &str) -> kube::Result<()> {
+    release(&Api::namespaced(client.clone(), namespace), identity).await
+}
+
+/// Leaves the lease to whoever comes, if it is still ours.
+async fn release(api: &Api<Lease>, identity: &str) -> kube::Result<()> {
+    let lease = api.get(MANAGER).await?;
+    let spec = lease.spec.unwrap_or_default();
+    if spec.holder_identity.as_deref() == Some(identity) {
+        let spec = LeaseSpec { holder_identity: Some(String::new()), lease_duration_seconds: Some(1), ..spec };
+        let lease = Lease { metadata: lease.metadata, spec: Some(spec) };
+        api.replace(MANAGER, &PostParams::default(), &lease).await?;
+    }
+    Ok(())
 }
 
 /// The lease as held by `identity`.

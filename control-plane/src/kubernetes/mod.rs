@@ -32,7 +32,7 @@ use crate::istio::MANAGED_BY;
 pub use crd::crds_yaml;
 pub use look::look;
 pub use preflight::{Finding, Level, preflight};
-pub use remove::{HOLD, Removal};
+pub use remove::Removal;
 pub use serve::{Settings, client, serve, user_client};
 
 /// Our name as the owner of fields, as the reporter of events, and in the lease.

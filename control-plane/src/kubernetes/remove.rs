@@ -18,8 +18,8 @@ use super::{
     look::list,
 };
 
-/// How long nobody writes after a removal, if the control plane still runs. A new one begins to write as much later.
-pub const HOLD: Duration = Duration::from_secs(30);
+/// How long nobody writes after a removal from a control plane that may still run: time to end it.
+const HOLD: Duration = Duration::from_secs(30);
 /// What a removal may take.
 const WHILE: Duration = Duration::from_secs(300);
 /// Deletions at a time.
@@ -48,12 +48,14 @@ impl Removal {
         Ok(self.find().await?.iter().map(|(target, _)| target.to_string()).collect())
     }
 
-    /// Keeps the control plane from writing, deletes, and tells each thing that was done.
+    /// Keeps the control plane from writing, deletes, and tells each thing that was done. Gives for how long it keeps a control plane
+    /// that had the lease from writing again; a lease that nobody had is free afterwards.
     ///
     /// # Errors
     /// If the API server does not answer, or refuses.
-    pub async fn run(&self, mut tell: impl FnMut(String)) -> anyhow::Result<()> {
-        if let Some(holder) = self.seize(WHILE).await? {
+    pub async fn run(&self, mut tell: impl FnMut(String)) -> anyhow::Result<Option<Duration>> {
+        let holder = self.seize(WHILE).await?;
+        if let Some(holder) = &holder {
             tell(format!("the lease of {holder} is taken; waiting {:?} for it to stop writing", lease::DURATION));
             sleep(lease::DURATION).await;
         }
@@ -65,8 +67,13 @@ impl Removal {
             result.with_context(|| format!("cannot delete {target}"))?;
             tell(format!("deleted {target}"));
         }
-        self.seize(HOLD).await?;
-        Ok(())
+        if holder.is_some() {
+            self.seize(HOLD).await?;
+            return Ok(Some(HOLD));
+        }
+        let given = lease::give_back(&self.client, &self.namespace, &self.identity).await;
+        given.context("cannot give back the lease of the control plane")?;
+        Ok(None)
     }
 
     async fn seize(&self, time: Duration) -> anyhow::Result<Option<String>> {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::super::out;
-use crate::kubernetes::{self, HOLD, Removal};
+use crate::kubernetes::{self, Removal};
 
 /// Delete every object that `serve --kubernetes` wrote into a mesh; yours and our own kinds' stay.
 #[derive(Debug, Args)]
@@ -37,8 +37,12 @@ impl Remove {
             }
             return Ok(0);
         }
-        removal.run(out::aside).await?;
-        out::aside(format_args!("the mesh is as before; a control plane that still runs writes again after {HOLD:?}"));
+        match removal.run(out::aside).await? {
+            Some(time) => out::aside(format_args!(
+                "the mesh is as before; a control plane that still runs writes again after {time:?}"
+            )),
+            None => out::aside("the mesh is as before"),
+        }
         Ok(0)
     }
 }
