@@ -47,7 +47,7 @@ pub(crate) const RELOAD: Duration = Duration::from_secs(1);
 const UNREAD: Duration = Duration::from_secs(60);
 
 /// Bytes that an inlet may have in flight: a frame, and as much again.
-pub(crate) const WIDE: u32 = 2 * MOST_FRAME_BYTES;
+const WIDE: u32 = 2 * MOST_FRAME_BYTES;
 
 /// What runs our filters in an Envoy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

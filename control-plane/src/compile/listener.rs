@@ -113,8 +113,9 @@ fn request_filters(
     let config = InletConfig { authority: Some(port.host.clone()), ..protocol.inlet() };
     let inlet = format!("inlet|{name}");
     add_filter(&inlet, "inlet", &config, output);
-    let mut manager = manager(name, port, limits.local_filter(), limits.global_filter());
-    output.host.adapt(&mut manager);
+    let mut manager = manager(name, &output.host, port, limits.local_filter(), limits.global_filter());
+    let rds = Rds { config_source: ads(), route_config_name: name.to_owned() };
+    manager.route_specifier = Some(RouteSpecifier::Rds(rds));
     vec![discovered(&inlet, &output.host), plain("envoy.filters.network.http_connection_manager", &manager)]
 }
 
@@ -138,20 +139,28 @@ pub(super) fn plain<M: Message + Name>(name: &str, config: &M) -> Filter {
     Filter { name: name.to_owned(), config_type: any(config).map(ConfigType::TypedConfig) }
 }
 
+/// A manager whose routes are still to come.
 pub(super) fn manager(
     name: &str,
+    host: &Host,
     port: &Port,
     local: Option<LocalFilter>,
     global: Option<&GlobalFilter>,
 ) -> HttpConnectionManager {
-    let never = span(Duration::ZERO);
     HttpConnectionManager {
+        http_filters: http_filters(local, global),
+        access_log: port.annotations.get(ACCESS_LOG).map(|path| access_log(path)).into_iter().collect(),
+        ..bare_manager(name, host)
+    }
+}
+
+/// What all managers behind an inlet have in common.
+pub(super) fn bare_manager(name: &str, host: &Host) -> HttpConnectionManager {
+    let never = span(Duration::ZERO);
+    let mut manager = HttpConnectionManager {
         stat_prefix: name.to_owned(),
         codec_type: CodecType::Http2.into(),
-        route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: ads(), route_config_name: name.to_owned() })),
-        http_filters: http_filters(local, global),
         local_reply_config: Some(local_replies()),
-        access_log: port.annotations.get(ACCESS_LOG).map(|path| access_log(path)).into_iter().collect(),
         http2_protocol_options: Some(Http2ProtocolOptions {
             // The inlet bounds its requests itself; its windows are memory only while bytes are in them.
             max_concurrent_streams: number(0x7fff_ffff),
@@ -175,7 +184,9 @@ pub(super) fn manager(
         normalize_path: boolean(false),
         path_with_escaped_slashes_action: PathWithEscapedSlashesAction::KeepUnchanged.into(),
         ..HttpConnectionManager::default()
-    }
+    };
+    host.adapt(&mut manager);
+    manager
 }
 
 fn http_filters(local: Option<LocalFilter>, global: Option<&GlobalFilter>) -> Vec<HttpFilter> {

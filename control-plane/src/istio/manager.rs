@@ -1,48 +1,25 @@
 //! The manager in the place of `tcp_proxy`, as istiod is told of it.
 
-use meltemi_engine::names;
 use serde_json::{Value, json};
 
-use super::{patch::HCM_TYPE, xds::ours};
-use crate::compile::{Host, host::WIDE};
+use super::{messages, patch::HCM_TYPE};
+use crate::compile::{Host, mesh};
 
-/// An HCM from our xDS server; until that answers, one with a route to `cluster`.
+/// Our xDS server as the source of a configuration.
+fn ours() -> Value {
+    messages::config_source(&mesh::ours())
+}
+
+/// An HCM from our xDS server; until that answers, one like it with a route to `cluster` alone.
 pub(super) fn manager(runner: &Host, name: &str, cluster: &str) -> Value {
-    let header = |key: &str, value: &str| json!({"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"});
-    let mut http2 = json!({"max_concurrent_streams": 2_147_483_647u32});
-    if runner != &Host::Module {
-        // As `Host::adapt` has it.
-        http2["initial_stream_window_size"] = json!(WIDE);
-        http2["initial_connection_window_size"] = json!(WIDE);
-    }
-    let default = json!({
-        "@type": HCM_TYPE,
-        "stat_prefix": name,
-        "codec_type": "HTTP2",
-        "http2_protocol_options": http2,
-        "common_http_protocol_options": {"idle_timeout": "0s", "max_headers_count": 200},
-        "max_request_headers_kb": 96,
-        "stream_idle_timeout": "0s",
-        "generate_request_id": false,
-        "skip_xff_append": true,
-        "normalize_path": false,
-        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
-        "server_header_transformation": "PASS_THROUGH",
-        "local_reply_config": {"mappers": [{
-            "filter": {"status_code_filter": {"comparison":
-                {"op": "GE", "value": {"default_value": 100, "runtime_key": "meltemi.local_reply"}}}},
-            "headers_to_add": [
-                header(names::DETAILS, "%RESPONSE_CODE_DETAILS%"), header(names::FLAGS, "%RESPONSE_FLAGS%"),
-            ],
-        }]},
-        // A service that goes may leave a listener to others, for as long as it takes to be patched no longer.
-        "route_config": {"name": "default", "validate_clusters": false, "virtual_hosts": [
-            {"name": "default", "domains": ["*"], "routes": [
-                {"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}},
-            ]},
+    let mut default = messages::manager(&mesh::bare_manager(runner, name));
+    // A service that goes may leave a listener to others, for as long as it takes to be patched no longer.
+    default["route_config"] = json!({"name": "default", "validate_clusters": false, "virtual_hosts": [
+        {"name": "default", "domains": ["*"], "routes": [
+            {"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}},
         ]},
-        "http_filters": [router()],
-    });
+    ]});
+    default["http_filters"] = json!([router()]);
     json!({"name": name, "config_discovery": {
         "config_source": ours(),
         "type_urls": [HCM_TYPE],

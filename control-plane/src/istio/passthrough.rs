@@ -30,12 +30,9 @@ pub(super) fn add(
         let full = |host: &str| services.host_of(host, &router.metadata);
         let hosts: Vec<String> = router.spec.hosts.iter().map(|host| full(host)).collect();
         let aim = Aim { origin: &router.origin, hosts: &hosts, chosen: &chosen };
-        for (index, route) in router.spec.routes.iter().enumerate().filter(|_| is_ours(&hosts)) {
-            let field = format!("spec.routes[{index}]");
-            let to = route.route.iter().enumerate();
-            let to = to.map(|(place, to)| (format!("{field}.route[{place}].destination"), &to.destination));
-            let all = to.chain(route.mirror.iter().map(|mirror| (format!("{field}.mirror"), mirror)));
+        if is_ours(&hosts) {
             let subset = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
+            let all = router.spec.destinations();
             let vain = all.filter_map(|(field, to)| aim.vain(&field, &full(&to.host), subset(&to.subset)));
             output.problems.extend(vain);
         }

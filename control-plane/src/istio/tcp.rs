@@ -24,8 +24,11 @@ use super::{
     rivals::Rivals,
 };
 use crate::{
-    compile::{self, Host, Services, Telemetry, mesh},
-    model::{MetaRouter, Mode, Object, Route},
+    compile::{
+        self, Host, Services, Telemetry,
+        mesh::{self, Sidecars},
+    },
+    model::Mode,
 };
 
 /// The tcp shape in sidecars that run our filters so.
@@ -81,7 +84,8 @@ impl<'c> Tcp<'c> {
             }
             return self.told(port, &lost, output);
         }
-        mesh::managers(compiled, &port.targets, &self.runner, self.services, self.telemetry, snapshot, problems);
+        let sidecars = Sidecars { runner: &self.runner, services: self.services, telemetry: self.telemetry };
+        sidecars.managers(compiled, &port.targets, snapshot, problems);
         let patches = self.requests(port, &claims);
         self.write_client(port, patches, output);
         if !port.selector.is_empty() {
@@ -149,11 +153,7 @@ impl<'c> Tcp<'c> {
     fn requests(&self, port: &MeshPort<'_>, claims: &[Claim]) -> Vec<Value> {
         let inlet_name = port.extension_name(&self.runner, "inlet", Side::Client);
         let name = mesh::outbound_name(&self.runner, port.host, port.number);
-        let cluster = compile::cluster_name(port.host, port.number, None);
-        let cluster = match self.runner {
-            Host::Module => cluster,
-            Host::Wasm(_) => compile::hop::name(&cluster),
-        };
+        let cluster = mesh::outbound_to(&self.runner, port.host, port.number);
         let ours = [patch::network_filter(&self.runner, &inlet_name, false), manager(&self.runner, &name, &cluster)];
         let filters: Vec<Value> = self.before_inlet().into_iter().chain(ours).collect();
         let mut patches = chains(claims, &name, &filters, &[keeper(&name)]);
@@ -282,14 +282,7 @@ pub(super) fn is_hashed(port: &MeshPort<'_>, services: &Services<'_>) -> bool {
 /// Hosts to which routes of ports in this shape lead.
 pub(super) fn led_to(ports: &[MeshPort<'_>], services: &Services<'_>) -> HashSet<String> {
     let routers = ports.iter().filter(|port| port.shape == Shape::Tcp).filter_map(|port| services.router_of(port.host));
-    let to = routers.flat_map(|router| {
-        let destinations = |route| -> Vec<String> { to_hosts(route, router, services) };
-        router.spec.routes.iter().flat_map(destinations)
-    });
+    let to = routers
+        .flat_map(|router| router.spec.destinations().map(|(_, to)| services.host_of(&to.host, &router.metadata)));
     to.collect()
-}
-
-fn to_hosts(route: &Route, router: &Object<MetaRouter>, services: &Services<'_>) -> Vec<String> {
-    let weighted = route.route.iter().map(|to| &to.destination);
-    weighted.chain(&route.mirror).map(|to| services.host_of(&to.host, &router.metadata)).collect()
 }

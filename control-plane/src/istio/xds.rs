@@ -39,19 +39,6 @@ pub enum Root {
     Pem(String),
 }
 
-/// Our xDS server as the source of a configuration.
-pub(super) fn ours() -> Value {
-    json!({
-        "api_config_source": {
-            "api_type": "DELTA_GRPC",
-            "transport_api_version": "V3",
-            "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
-        },
-        "initial_fetch_timeout": "2s",
-        "resource_api_version": "V3",
-    })
-}
-
 /// The cluster of our xDS server, for all proxies that run our filters so.
 pub(super) fn cluster(runner: &Host, service: &XdsService, facts: &Facts) -> Desired {
     let XdsService { host, port, tls } = service;

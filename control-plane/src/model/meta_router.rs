@@ -23,6 +23,18 @@ pub struct MetaRouter {
     pub global_rate_limit: Option<GlobalRateLimit>,
 }
 
+impl MetaRouter {
+    /// Where routes lead calls and copies of them: the field, and what it says.
+    pub fn destinations(&self) -> impl Iterator<Item = (String, &Destination)> {
+        self.routes.iter().enumerate().flat_map(|(index, route)| {
+            let field = move |below: &str| format!("spec.routes[{index}].{below}");
+            let to = route.route.iter().enumerate();
+            let to = to.map(move |(place, to)| (field(&format!("route[{place}].destination")), &to.destination));
+            to.chain(route.mirror.iter().map(move |mirror| (field("mirror"), mirror)))
+        })
+    }
+}
+
 /// One route.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]

@@ -82,7 +82,7 @@ fn a_connection_mode_port_has_the_relay_and_a_tcp_proxy_that_waits_for_it() {
     assert_eq!(proxy["cluster"], "outbound|9090||orders.shop.svc.cluster.local");
     assert_eq!(
         (&proxy["upstream_connect_mode"], &proxy["max_early_data_bytes"], &proxy["idle_timeout"]),
-        (&json!("ON_DOWNSTREAM_DATA"), &json!(1024 * 1024), &json!("0.000000000s"))
+        (&json!("ON_DOWNSTREAM_DATA"), &json!(1024 * 1024), &json!("0s"))
     );
     assert_eq!((&proxy["hash_policy"], &proxy["access_log"]), (&json!([]), &json!([])));
     let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: orders, namespace: shop}\nspec:\n  \
