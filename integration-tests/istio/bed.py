@@ -17,6 +17,8 @@ from pod import Pod
 from processes import BRIDGE, Registry, remove_namespace, sh
 
 SUBNET, SUBNET_6 = "10.91.0", "fd91:"
+# Of addresses that no proxy takes for its own.
+LINK = "169.254.91"
 ISTIOD = istiod.Ports(15010, 15012, 8080, 15017, 15014)
 ISTIO_VERSION = "1.31.0"
 # Of the mesh's configuration, for `Telemetry` objects: a Service's name, namespace and port.
@@ -47,7 +49,7 @@ class Space:
 
     def start(self, pods: dict[str, dict]):
         """Starts pods at once. Options: labels, envoy, module, sidecar=False, account, istio_version, certificates=True, gateway=True,
-        ports, proxy_metadata, dual_stack=True."""
+        ports, proxy_metadata, dual_stack=True, only_6=True."""
         started = []
         for name, options in pods.items():
             options = {"envoy": self.envoy, "module": self.module, "account": "default", "istio_version": ISTIO_VERSION,
@@ -97,7 +99,7 @@ class Space:
 class Bed:
     """One mesh; one at a time on a machine."""
 
-    bridge, host, host_6 = BRIDGE, f"{SUBNET}.1", f"{SUBNET_6}:1"
+    bridge, host, host_6, host_of_link = BRIDGE, f"{SUBNET}.1", f"{SUBNET_6}:1", f"{LINK}.1"
 
     def __init__(self, binaries: pathlib.Path):
         self.registry = Registry()
@@ -106,8 +108,8 @@ class Bed:
         self.numbers = itertools.count(2)
 
     @staticmethod
-    def address(number: int) -> str:
-        return f"{SUBNET}.{number}"
+    def address(number: int, of_link=False) -> str:
+        return f"{LINK if of_link else SUBNET}.{number}"
 
     @staticmethod
     def address_6(number: int) -> str:
@@ -127,6 +129,7 @@ class Bed:
             self.kube.definitions(self.binaries / "gateway-api-crds.yaml")
             sh("ip", "link", "add", BRIDGE, "type", "bridge")
             sh("ip", "addr", "add", f"{self.host}/24", "dev", BRIDGE)
+            sh("ip", "addr", "add", f"{self.host_of_link}/24", "dev", BRIDGE)
             sh("ip", "addr", "add", f"{self.host_6}/64", "dev", BRIDGE, "nodad")
             sh("ip", "link", "set", BRIDGE, "up")
             self.istiod()

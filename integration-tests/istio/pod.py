@@ -20,21 +20,22 @@ CLONE_NEWNET = 0x40000000
 PROXY_UID = "1337"
 # Where an agent keeps what it has fetched; in a real pod a volume of the pod's own.
 DATA = pathlib.Path("/var/lib/istio/data")
-READY = ["curl", "-sf", "-o", "/dev/null", "127.0.0.1:15021/healthz/ready"]
+READY = ["curl", "-sf", "-o", "/dev/null", "localhost:15021/healthz/ready"]
 JAVA = ["java", "-XX:TieredStopAtLevel=1", "-Xmx256m", "--add-opens", "java.base/java.lang=ALL-UNNAMED", "--add-opens",
         "java.base/java.math=ALL-UNNAMED"]
 
 
 class Pod:
     """`module`: the folder with libmeltemi.so, or None for a pod that was injected without it. `gateway`: its proxy is no sidecar, but
-    listens by itself. `ports`: what its container calls them. `proxy_metadata`: as an annotation would give it to the proxy."""
+    listens by itself. `ports`: what its container calls them. `proxy_metadata`: as an annotation would give it to the proxy. `only_6`:
+    its proxy knows IPv6 alone; by its other address, of the link, which agents do not count, it calls what the bed has on IPv4."""
 
     def __init__(self, space, name: str, number: int, labels: dict, envoy: pathlib.Path | None, module: pathlib.Path | None,
                  account: str, istio_version: str, certificates=False, gateway=False, ports: dict[str, int] | None = None,
-                 proxy_metadata: dict[str, str] | None = None, dual_stack=False):
+                 proxy_metadata: dict[str, str] | None = None, dual_stack=False, only_6=False):
         self.space, self.bed, self.name = space, space.bed, name
-        self.ip, self.netns, self.link = self.bed.address(number), f"meltemi-{number}", f"meltemi{number}"
-        self.ip_6 = self.bed.address_6(number) if dual_stack else None
+        self.ip, self.netns, self.link = self.bed.address(number, only_6), f"meltemi-{number}", f"meltemi{number}"
+        self.ip_6, self.only_6 = self.bed.address_6(number) if dual_stack or only_6 else None, only_6
         self.labels, self.envoy, self.module = dict(labels), envoy, module
         if module:
             self.labels["meltemi.dev/module"] = "1"
@@ -50,7 +51,7 @@ class Pod:
         sh("ip", "netns", "add", self.netns)
         sh("ip", "link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", self.netns)
         sh("ip", "link", "set", self.link, "master", bed.bridge, "up")
-        for command in (f"addr add {self.ip}/24 dev eth0", "link set eth0 up", "link set lo up", f"route add default via {bed.host}"):
+        for command in (f"addr add {self.ip}/24 dev eth0", "link set eth0 up", "link set lo up", f"route add default via {bed.host_of_link if self.only_6 else bed.host}"):
             sh("ip", "-n", self.netns, *command.split())
         hosts = pathlib.Path("/etc/netns") / self.netns
         hosts.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,8 @@ class Pod:
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "namespace": self.space.name, "labels": labels},
             "spec": {"serviceAccountName": self.account, "nodeName": "node", "containers": [container, *self.sidecar()]}}
         self.bed.kube.apply(pod)
-        self.bed.kube.status(pod, phase="Running", podIP=self.ip, podIPs=[{"ip": ip} for ip in (self.ip, self.ip_6) if ip],
+        ips = [ip for ip in (None if self.only_6 else self.ip, self.ip_6) if ip]
+        self.bed.kube.status(pod, phase="Running", podIP=ips[0], podIPs=[{"ip": ip} for ip in ips],
                              conditions=[{"type": "Ready", "status": "True"}])
 
     def sidecar(self) -> list[dict]:
@@ -110,12 +112,12 @@ class Pod:
                  "proxyStatsMatcher": {"inclusionPrefixes": ["cluster.inbound|", "cluster.outbound|", "dynamicmodulescustom.", "wasmcustom."]}}
         environment = {
             "PATH": os.environ["PATH"], "HOME": str(folder), "POD_NAME": self.name, "POD_NAMESPACE": self.space.name,
-            "INSTANCE_IP": self.ip, "HOST_IP": bed.host, "SERVICE_ACCOUNT": self.account, "TRUST_DOMAIN": "cluster.local",
+            "INSTANCE_IP": self.ip_6 if self.only_6 else self.ip, "HOST_IP": bed.host, "SERVICE_ACCOUNT": self.account, "TRUST_DOMAIN": "cluster.local",
             "CA_ADDR": "istiod.istio-system.svc:15012", "PROXY_CONFIG": json.dumps(proxy), "ISTIO_META_CLUSTER_ID": "Kubernetes",
             "ISTIO_META_INTERCEPTION_MODE": "REDIRECT", "ISTIO_META_MESH_ID": "cluster.local",
             "ISTIO_META_WORKLOAD_NAME": self.labels.get("app", self.name), "ISTIO_META_ISTIO_VERSION": self.istio_version,
             "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(self.module or "")} | self.proxy_metadata
-        if self.ip_6:
+        if self.ip_6 and not self.only_6:
             environment["ISTIO_DUAL_STACK"] = "true"
         if self.certificates:
             # What istiod's CA has signed for this pod, as files for the application.
@@ -207,7 +209,7 @@ class Pod:
     # The sidecar
 
     def admin(self, path: str, method="GET") -> str:
-        done = self.run("curl", "-sS", "-X", method, f"127.0.0.1:15000{path}")
+        done = self.run("curl", "-sS", "-X", method, f"localhost:15000{path}")
         if done.returncode:
             raise OSError(f"admin of {self.name}: {done.stderr}")
         return done.stdout

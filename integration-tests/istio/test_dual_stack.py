@@ -1,11 +1,13 @@
-"""Services with an IPv6 address, alone and beside one of IPv4, in pods that have both."""
+"""Services with an IPv6 address, alone and beside one of IPv4, in pods that have both; and pods of one family."""
 
 import pytest
 
 from calls import eventually
 from harness import wait_until
+from objects import service_entry
 
 TCP, NATIVE, SHARED = 9090, 9091, 9092
+NO_ADDRESS = {"tcp": 9093, "native": 9094}
 PORTS = [{"name": "tcp-metaprotocol-thrift", "port": TCP}, {"name": "thrift", "port": NATIVE, "appProtocol": "meltemi.dev/thrift"},
          {"name": "http-thrift", "port": SHARED}]
 FAMILIES = {"both": ["IPv4", "IPv6"], "both-6-first": ["IPv6", "IPv4"], "only-6": ["IPv6"]}
@@ -57,6 +59,24 @@ def test_pods_without_the_module(space, services, port):
     for name in FAMILIES:
         for address in services[name]:
             eventually(space.pods["plain"], address, port, {"v1: hello x"}, count=5)
+
+
+@pytest.mark.parametrize("shape", ["tcp", "native"])
+def test_a_proxy_of_one_family_and_a_service_without_an_address(space, services, shape):
+    """The listener that all have who have no other: in a proxy of IPv6 alone it has another name."""
+    number = NO_ADDRESS[shape]
+    v1 = space.pods["v1"]
+    v1.thrift_server(number, address="::")
+    ports = {"tcp": [{"name": "tcp-metaprotocol-thrift", "number": number, "protocol": "TCP"}], "native": [{"name": "rpc", "number": number}]}
+    host = f"anywhere-{number}.test"
+    space.apply(service_entry(f"anywhere-{number}", host, number, number, ports=ports[shape],
+                              endpoints=[{"address": v1.ip_6, "labels": {"security.istio.io/tlsMode": "istio"}}]))
+    if "only-6" not in space.pods:
+        space.pod("only-6", only_6=True)
+    me = space.pods["only-6"]
+    me.takes(host, number)
+    assert me.listener(f"::_{number}") and not me.listener(f"0.0.0.0_{number}")
+    routed(me, "fd92::7", number)
 
 
 def test_nothing_was_refused(space, services):

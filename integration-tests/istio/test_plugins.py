@@ -18,7 +18,7 @@ from echo import BOTH
 from harness import DIST, wait_until
 from load import in_threads
 from objects import destination_rule, host_of, meta_router, to
-from oci_archive import make
+from oci_archive import Image, make
 from steady import Steady
 
 PORT = 9090
@@ -349,7 +349,8 @@ def test_code_with_another_hash(space, echo, applied, bed, controller, wasm):
         assert set(call(space.pods["wasm"], echo.ip, PORT, count=20)) == {"v2: hello x"}
 
 
-def test_code_from_a_registry(space, echo, applied, bed, controller, wasm, tmp_path):
+@pytest.mark.parametrize("by", ["tag", "digest"])
+def test_code_from_a_registry(space, echo, applied, bed, controller, wasm, tmp_path, by):
     """An image, fetched by Istio's agent."""
     if reason := registry.obstacle():
         pytest.skip(f"SKIPPED a registry: {reason}")
@@ -358,8 +359,10 @@ def test_code_from_a_registry(space, echo, applied, bed, controller, wasm, tmp_p
     make("plugin.py", "--wasm", PLUGIN, "--out", archive)
     with registry.Registry(tmp_path / "registry.log", bed.host) as store:
         image = store.push(archive, "meltemi-wasm:test")
+        if by == "digest":
+            image = f"{image.removesuffix(':test')}@{Image(archive).descriptor['digest']}"
         with told(controller, f"oci://{image}"):
-            fetches(space, echo, wasm, "image", WASM_INSECURE_REGISTRIES=store.name)
+            fetches(space, echo, wasm, f"image-by-{by}", WASM_INSECURE_REGISTRIES=store.name)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,11 @@ impl Wasm {
             if self.wasm_sha256.is_some() {
                 bail!("--wasm {place}: an image has its hash in its name, as in oci://registry/name@sha256:...");
             }
+            if let Some((_, digest)) = place.split_once('@')
+                && !digest.strip_prefix("sha256:").is_some_and(is_sha256)
+            {
+                bail!("--wasm {place}: `{digest}` is not sha256: and 64 hexadecimal digits");
+            }
             return Ok(Some(Code::Image(place)));
         }
         let lower = place.to_ascii_lowercase();
@@ -59,8 +64,12 @@ impl Wasm {
     }
 }
 
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
 fn remote(url: String, tls: bool, sha256: String) -> anyhow::Result<Code> {
-    if sha256.len() != 64 || !sha256.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+    if !is_sha256(&sha256) {
         bail!("--wasm-sha256 {sha256}: not 64 hexadecimal digits");
     }
     let uri: Uri = url.parse().with_context(|| format!("--wasm {url}"))?;
@@ -103,6 +112,11 @@ mod tests {
             Wasm { wasm: Some(place.to_owned()), wasm_sha256: sha256.map(str::to_owned) }.code()
         };
         assert_eq!(wasm("oci://a/b:1", None).unwrap(), Some(Code::Image("oci://a/b:1".to_owned())));
+        let digest = format!("oci://a/b@sha256:{}", "0".repeat(64));
+        assert_eq!(wasm(&digest, None).unwrap(), Some(Code::Image(digest.clone())));
+        for wrong in ["oci://a/b@sha256:12", "oci://a/b@md5:12", "oci://a/b@"] {
+            assert!(wasm(wrong, None).unwrap_err().to_string().contains("64 hexadecimal"), "{wrong}");
+        }
         assert!(wasm("oci://a/b:1", Some(&"0".repeat(64))).unwrap_err().to_string().contains("@sha256:"));
         assert_eq!(Wasm::default().code().unwrap(), None);
     }

@@ -90,6 +90,9 @@ fn code_comes_from_where_it_is() {
     };
     assert_eq!(of(remote), fetched(&url, &sha256));
     assert_eq!(of(image()), fetched("oci://registry.test/meltemi-wasm:1", ""));
+    // The agent compares what it gets with the digest in the name.
+    let digest = format!("oci://registry.test/meltemi-wasm@sha256:{}", "0".repeat(64));
+    assert_eq!(of(Code::Image(digest.clone())), fetched(&digest, ""));
 }
 
 /// Clusters of all routes of a port's clients.
