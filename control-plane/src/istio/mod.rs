@@ -12,6 +12,7 @@
 
 mod api_routes;
 mod astray;
+mod callers;
 mod check;
 mod desired;
 mod facts;
@@ -20,6 +21,7 @@ mod hop;
 mod manager;
 mod messages;
 mod native;
+mod parts;
 mod passthrough;
 mod patch;
 mod pods;
@@ -38,12 +40,12 @@ use std::collections::{HashMap, HashSet};
 use serde::Serialize;
 
 pub(crate) use self::xds::{san_match, upstream_tls};
+use self::{callers::Callers, pods::Pods, port_numbers::PortNumbers, ports::Shape, rivals::Rivals, tcp::Tcp};
 pub use self::{
     desired::{Desired, DesiredKind},
     facts::{Facts, LOOKED_AT, Workload},
     xds::{Root, ServiceTls, XdsService},
 };
-use self::{pods::Pods, port_numbers::PortNumbers, ports::Shape, rivals::Rivals, tcp::Tcp};
 use crate::{
     compile::{Code, Host, Services, Telemetry},
     model::{Mode, Model},
@@ -134,7 +136,8 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
     let pods = Pods::new(&facts.workloads);
     let rivals = Rivals::new(&ports, &services, &pods, &mut output);
     let mut runners: Vec<Tcp<'_>> =
-        options.runners().map(|runner| Tcp::new(runner, &services, facts, &options.telemetry, &rivals)).collect();
+        options.runners().map(|runner| Tcp::new(runner, &services, &options.telemetry, &rivals)).collect();
+    let mut callers = Callers::default();
     let mut names: HashSet<String> = HashSet::new();
     let led_to = if options.wasm.is_some() { tcp::led_to(&ports, &services) } else { HashSet::new() };
     for port in &ports {
@@ -149,31 +152,42 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
             let note = "in proxies that run our filters in Wasm a consistent hash has no effect";
             planned.notes.push(note.to_owned());
         }
-        let before = output.desired.len();
+        let before = (output.desired.len(), callers.len());
         match port.shape {
             Shape::Native | Shape::Http => {
-                native::add(port, facts, &mut output);
+                native::add(port, &mut callers, &mut output);
                 if led_to.contains(port.host) {
-                    runners.iter().for_each(|runner| runner.add_way(port, &mut output));
+                    runners.iter().for_each(|runner| runner.add_way(port, &mut callers));
                 }
             }
             Shape::Tcp => {
-                planned.notes.extend(runners.iter_mut().filter_map(|runner| runner.add(port, &mut output)));
+                planned
+                    .notes
+                    .extend(runners.iter_mut().filter_map(|runner| runner.add(port, &mut callers, &mut output)));
             }
         }
-        let own: Vec<String> = output.desired.iter().skip(before).map(Desired::display).collect();
-        if let Some(taken) = own.iter().find(|name| names.contains(*name)) {
-            // Names of namespaces and services have the hyphen that we put between them.
-            let reason =
-                format!("an older service of a name like it has {taken}, so this one is left alone: rename it");
-            output.desired.truncate(before);
+        let own: Vec<String> = output.desired.iter().skip(before.0).map(Desired::display).collect();
+        let named: Vec<String> = own.iter().cloned().chain(callers.names(before.1)).collect();
+        if let Some(taken) = named.iter().find(|name| names.contains(*name)) {
+            // One is a Service, the other a ServiceEntry.
+            let reason = format!("an older service of its name has {taken}, so this one is left alone: rename it");
+            output.desired.truncate(before.0);
+            callers.truncate(before.1);
             output.problems.push(port.origin.error("metadata.name", reason.clone()));
             output.plan.push(Planned { notes: vec![reason], ..planned });
             continue;
         }
-        names.extend(own.iter().cloned());
+        names.extend(named);
         planned.objects = shared.get(&port.key()).cloned().into_iter().chain(own).collect();
         output.plan.push(planned);
+    }
+    let (objects, of_ports) = callers.objects(facts);
+    output.desired.extend(objects);
+    for planned in &mut output.plan {
+        let names = of_ports.get(&(planned.host.as_str(), planned.port)).into_iter().flatten();
+        let names: Vec<String> =
+            names.map(|name| DesiredKind::EnvoyFilter.display(&facts.root_namespace, name)).collect();
+        planned.objects.splice(..0, names);
     }
     output.desired.extend(numbers.objects(facts, options));
     gateway::add(model, &services, facts, options, &mut output);

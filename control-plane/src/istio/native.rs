@@ -1,15 +1,15 @@
 //! The native shape: istiod makes listeners, HCM, routes and clusters; we add the inlet, the bridge, and the word that a
 //! connection is HTTP.
 
-use std::collections::BTreeMap;
-
 use meltemi_engine::config::{DeclareConfig, Destination, InletConfig, VERSION};
 use serde_json::{Value, json};
 
 use super::{
-    Compiled, Facts,
+    Compiled,
+    callers::Callers,
     patch::{self, HCM, Listeners, Place, Side},
     ports::{MeshPort, Shape},
+    runner::MODULES,
 };
 use crate::compile::Host;
 
@@ -21,14 +21,11 @@ pub(super) const ALPN_FILTER: &str = "istio.alpn";
 pub(super) const INBOUND: &str = "virtualInbound";
 
 /// Adds the objects of a port, but for those of its clients that it shares with its port number.
-pub(super) fn add(port: &MeshPort<'_>, facts: &Facts, output: &mut Compiled) {
+pub(super) fn add<'p>(port: &'p MeshPort<'p>, callers: &mut Callers<'p>, output: &mut Compiled) {
     if !port.has_own_listeners() {
         let mut patches = in_others_listener(port);
         patches.push(bridge(port));
-        // For callers in all namespaces; an owner in another namespace would be none.
-        let owner = (port.namespace == facts.root_namespace).then_some(port.origin);
-        let name = port.filter_name(&Host::Module, Side::Client);
-        output.desired.push(patch::envoy_filter(&facts.root_namespace, name, owner, &BTreeMap::new(), patches));
+        callers.add(port, &Host::Module, MODULES, patches);
     }
     if !port.selector.is_empty() {
         server(port, output);
@@ -89,6 +86,6 @@ fn server(port: &MeshPort<'_>, output: &mut Compiled) {
     }
     let config = InletConfig { authority: Some(port.authority()), ..port.protocol.inlet() };
     patches.push(patch::inlet(&inlet_name, &config));
-    let name = port.filter_name(&Host::Module, Side::Server);
+    let name = port.server_filter_name(&Host::Module);
     output.desired.push(patch::envoy_filter(port.namespace, name, Some(port.origin), port.selector, patches));
 }

@@ -254,11 +254,27 @@ pub(super) fn envoy_filter_of(
     labels: &BTreeMap<String, String>,
     mut patches: Vec<Value>,
 ) -> Desired {
-    for patch in &mut patches {
+    limit(&mut patches, proxies);
+    selecting(proxies.label, namespace, name, owner, labels, patches)
+}
+
+/// Limits patches to proxies of these versions.
+pub(super) fn limit(patches: &mut [Value], proxies: Proxies) {
+    for patch in patches {
         patch["match"]["proxy"] = json!({"proxyVersion": proxies.versions});
     }
+}
+
+/// An EnvoyFilter for workloads with this label that have these as well.
+pub(super) fn selecting(
+    (label, generation): (&str, &str),
+    namespace: &str,
+    name: String,
+    owner: Option<&Origin>,
+    labels: &BTreeMap<String, String>,
+    patches: Vec<Value>,
+) -> Desired {
     let mut selector = labels.clone();
-    let (label, generation) = proxies.label;
     selector.insert(label.to_owned(), generation.to_owned());
     Desired {
         kind: DesiredKind::EnvoyFilter,

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{
     Desired, Facts, Options,
     native::{ALPN_FILTER, bridge, declaration},
+    parts::Parts,
     patch::{self, HCM, Listeners, Place},
     ports::{MeshPort, Shape},
 };
@@ -19,9 +20,6 @@ use crate::{
     compile::{Host, Services},
     snapshot::version_of,
 };
-
-/// Bytes of an object, about: the API server takes no more than 1.5 MiB.
-const MOST_BYTES: usize = 700_000;
 
 /// The ports that have listeners of their own, by the objects that they are in.
 pub(super) struct PortNumbers<'p> {
@@ -42,12 +40,9 @@ impl<'p> PortNumbers<'p> {
         let mut objects: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for ((number, kind), group) in groups {
             let parts = parts(&group);
+            let prefix = format!("meltemi-port-{number}-{kind}");
             for port in group {
-                let name = match part(port, parts) {
-                    0 => format!("meltemi-port-{number}-{kind}"),
-                    more => format!("meltemi-port-{number}-{kind}-{more}"),
-                };
-                objects.entry((number, name)).or_default().push(port);
+                objects.entry((number, parts.name(&prefix, port))).or_default().push(port);
             }
         }
         Self { mixed: others.chain(shared).collect(), objects }
@@ -111,16 +106,9 @@ fn kind(port: &MeshPort<'_>) -> String {
     }
 }
 
-/// How many objects services are in. Twice as many when they have become too large: each then gives half of its own to a
-/// new one, and the others are not touched.
-fn parts(ports: &[&MeshPort<'_>]) -> u64 {
+/// How many objects services are in.
+fn parts(ports: &[&MeshPort<'_>]) -> Parts {
     // A bridge, and lines of the two tables.
     let bytes = |port: &MeshPort<'_>| 600 + port.host.len() + port.addresses.len() * (150 + port.host.len());
-    let all: usize = ports.iter().map(|port| bytes(port)).sum();
-    all.div_ceil(MOST_BYTES).next_power_of_two() as u64
-}
-
-/// Which of the objects a port is in, whatever other ports there are.
-fn part(port: &MeshPort<'_>, parts: u64) -> u64 {
-    u64::from_str_radix(&version_of(&port.host), 16).unwrap_or_default() % parts
+    Parts::of(ports.iter().map(|port| bytes(port)).sum())
 }

@@ -121,13 +121,9 @@ impl MeshPort<'_> {
         format!("{}:{}", self.host, self.number)
     }
 
-    /// Name of the EnvoyFilter of one side.
-    pub(super) fn filter_name(&self, runner: &Host, side: Side) -> String {
-        let runner = runner.word().replace('.', "-");
-        match side {
-            Side::Client => format!("meltemi-{runner}out-{}-{}-{}", self.namespace, self.name, self.number),
-            Side::Server => format!("meltemi-{runner}in-{}-{}", self.name, self.number),
-        }
+    /// Name of the EnvoyFilter for its servers.
+    pub(super) fn server_filter_name(&self, runner: &Host) -> String {
+        format!("meltemi-{}in-{}-{}", runner.word().replace('.', "-"), self.name, self.number)
     }
 
     /// Name of a filter configuration, of which a proxy must not have two.

@@ -6,7 +6,7 @@
 //! keeps what it had from us otherwise. In connection mode it gets the routes as well.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     net::IpAddr,
 };
 
@@ -15,7 +15,9 @@ use meltemi_engine::{config::InletConfig, relay::RelayConfig};
 use serde_json::{Value, json};
 
 use super::{
-    Compiled, Facts, hop,
+    Compiled,
+    callers::Callers,
+    hop,
     manager::{keeper, manager},
     messages,
     native::INBOUND,
@@ -35,7 +37,6 @@ use crate::{
 pub(super) struct Tcp<'c> {
     runner: Host,
     services: &'c Services<'c>,
-    facts: &'c Facts,
     telemetry: &'c Telemetry,
     rivals: &'c Rivals<'c>,
     /// Whose chains take what in the listeners of clients: by a listener's name, all or a range of addresses.
@@ -62,15 +63,19 @@ impl<'c> Tcp<'c> {
     pub(super) fn new(
         runner: Host,
         services: &'c Services<'c>,
-        facts: &'c Facts,
         telemetry: &'c Telemetry,
         rivals: &'c Rivals<'c>,
     ) -> Self {
-        Self { runner, services, facts, telemetry, rivals, taken: HashMap::new() }
+        Self { runner, services, telemetry, rivals, taken: HashMap::new() }
     }
 
     /// Adds the objects of a port, and what our xDS server has for it. Gives what is noteworthy about it.
-    pub(super) fn add(&mut self, port: &MeshPort<'_>, output: &mut Compiled) -> Option<String> {
+    pub(super) fn add<'p>(
+        &mut self,
+        port: &'p MeshPort<'p>,
+        callers: &mut Callers<'p>,
+        output: &mut Compiled,
+    ) -> Option<String> {
         let compiled = self.services.port(port.host, port.number)?;
         let (claims, lost) = self.claim(port);
         // What is wrong is so for all.
@@ -80,14 +85,14 @@ impl<'c> Tcp<'c> {
         if port.protocol.mode == Mode::Connection {
             if let Some(filters) = mesh::relay(compiled, self.services, self.telemetry, problems) {
                 let patches = self.connections(port, &claims, &filters);
-                self.write_client(port, patches, output);
+                callers.add(port, &self.runner, self.runner.proxies(Mode::Connection), patches);
             }
             return self.told(port, &lost, output);
         }
         let sidecars = Sidecars { runner: &self.runner, services: self.services, telemetry: self.telemetry };
         sidecars.managers(compiled, &port.targets, snapshot, problems);
         let patches = self.requests(port, &claims);
-        self.write_client(port, patches, output);
+        callers.add(port, &self.runner, self.runner.proxies(Mode::Request), patches);
         if !port.selector.is_empty() {
             self.server(port, output);
         }
@@ -134,19 +139,10 @@ impl<'c> Tcp<'c> {
     }
 
     /// Adds the way to the servers of a port of another shape, to which routes lead: plugins have none to it otherwise.
-    pub(super) fn add_way(&self, port: &MeshPort<'_>, output: &mut Compiled) {
+    pub(super) fn add_way<'p>(&self, port: &'p MeshPort<'p>, callers: &mut Callers<'p>) {
         if self.runner != Host::Module && port.protocol.mode == Mode::Request {
-            self.write_client(port, self.way_out(port), output);
+            callers.add(port, &self.runner, self.runner.proxies(Mode::Request), self.way_out(port));
         }
-    }
-
-    fn write_client(&self, port: &MeshPort<'_>, patches: Vec<Value>, output: &mut Compiled) {
-        let owner = (port.namespace == self.facts.root_namespace).then_some(port.origin);
-        let name = port.filter_name(&self.runner, Side::Client);
-        let all = BTreeMap::new();
-        let proxies = self.runner.proxies(port.protocol.mode);
-        let desired = patch::envoy_filter_of(proxies, &self.facts.root_namespace, name, owner, &all, patches);
-        output.desired.push(desired);
     }
 
     /// What clients have in request mode.
@@ -243,7 +239,7 @@ impl<'c> Tcp<'c> {
         }
         patches.extend(self.way_in(port));
         patches.push(self.inlet(port, &inlet_name));
-        let name = port.filter_name(&self.runner, Side::Server);
+        let name = port.server_filter_name(&self.runner);
         let (owner, proxies) = (Some(port.origin), self.runner.proxies(port.protocol.mode));
         let mut desired = patch::envoy_filter_of(proxies, port.namespace, name, owner, port.selector, patches);
         if let Some(priority) = self.rivals.priority(port) {

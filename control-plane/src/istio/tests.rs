@@ -283,7 +283,7 @@ fn an_http_named_port_is_taken_by_destination_in_the_shared_listener() {
     let yaml = service("orders", "10.96.0.12", "{name: http-rpc, port: 9092}")
         .replace("namespace: shop}", "namespace: shop, annotations: {meltemi.dev/codec: thrift}}");
     let compiled = compiled(&yaml);
-    let client = object(&compiled, "meltemi-out-shop-orders-9092");
+    let client = object(&compiled, "meltemi-out");
     assert_eq!(
         patches(client)[..2],
         [

@@ -13,7 +13,7 @@ fn entry(spec: &str) -> String {
 const PORT: &str = "  ports: [{name: rpc, number: 9091, targetPort: 9191}]\n";
 
 fn listeners(compiled: &Compiled) -> Vec<String> {
-    let all = patches(object(compiled, "meltemi-out-shop-vm-9091"));
+    let all = patches(object(compiled, "meltemi-out"));
     all.iter().filter_map(|patch| patch.strip_prefix("LISTENER_FILTER INSERT_FIRST ").map(str::to_owned)).collect()
 }
 
@@ -50,7 +50,7 @@ fn without_an_address_all_of_the_port_number_is_taken() {
     let compiled = compiled(&entry(PORT));
     assert_eq!(listeners(&compiled), ["0.0.0.0_9091", "::_9091"], "the second in proxies of IPv6 alone");
     let everything = serde_json::json!([{"port": 9091, "authority": "vm.test:9091"}]);
-    assert_eq!(config(object(&compiled, "meltemi-out-shop-vm-9091"), "inlet")["destinations"], everything);
+    assert_eq!(config(object(&compiled, "meltemi-out"), "inlet")["destinations"], everything);
     let [problem] = compiled.problems.as_slice() else { panic!("{:?}", compiled.problems) };
     assert_eq!((problem.field.as_str(), problem.severity), ("spec.addresses", crate::problem::Severity::Warning));
 }

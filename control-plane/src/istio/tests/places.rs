@@ -40,7 +40,7 @@ fn what_others_connections_meet_too_does_nothing_without_the_module() {
     // All HTTP services of a port number have one outbound listener, and one chain in it.
     let http = service("orders", "10.96.0.12", "{name: http-rpc, port: 9092}")
         .replace("namespace: shop}", "namespace: shop, annotations: {meltemi.dev/codec: thrift}}");
-    assert_eq!(stand_ins(&http, "meltemi-out-shop-orders-9092"), [declare, shared]);
+    assert_eq!(stand_ins(&http, "meltemi-out"), [declare, shared]);
     assert_eq!(stand_ins(&http, "meltemi-in-orders-9092"), [of_ours]);
 }
 
@@ -49,7 +49,7 @@ fn rules_that_are_absent_let_everybody_in_and_rules_that_are_empty_nobody() {
     let http = service("orders", "10.96.0.12", "{name: http-rpc, port: 9092}")
         .replace("namespace: shop}", "namespace: shop, annotations: {meltemi.dev/codec: thrift}}");
     let compiled = compiled(&http);
-    let all = object(&compiled, "meltemi-out-shop-orders-9092").spec["configPatches"].clone();
+    let all = object(&compiled, "meltemi-out").spec["configPatches"].clone();
     let rbac = &all[1]["patch"]["value"]["config_discovery"]["default_config"];
     assert_eq!(rbac.get("rules"), None, "{rbac}");
 }

@@ -20,7 +20,7 @@ fn a_tcp_port_gets_our_manager_and_a_default_for_the_time_without_us() {
                   tokenBucket: {maxTokens: 5, tokensPerFill: 5, fillInterval: 60s}\n";
     let compiled = compiled(&(service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}") + router));
     assert_eq!(compiled.problems, []);
-    let client = object(&compiled, "meltemi-out-shop-orders-9090");
+    let client = object(&compiled, "meltemi-out");
     assert_eq!(
         patches(client),
         ["LISTENER MERGE 10.96.0.11_9090", "CLUSTER MERGE orders.shop.svc.cluster.local:9090", "EXTENSION_CONFIG ADD",]
@@ -62,7 +62,7 @@ fn a_connection_mode_port_has_the_relay_and_a_tcp_proxy_that_waits_for_it() {
     let options = |xds, telemetry| Options { xds, telemetry, ..Options::default() };
     // Nothing of it comes from us.
     let compiled = compile(&model(&of_connections()), &facts(), &options(None, Telemetry::default()));
-    let client = object(&compiled, "meltemi-out-shop-orders-9090");
+    let client = object(&compiled, "meltemi-out");
     assert_eq!(patches(client), ["LISTENER MERGE 10.96.0.11_9090", "EXTENSION_CONFIG ADD", "EXTENSION_CONFIG ADD"]);
     let [chain] = &chains(client, 0)[..] else { panic!("{:?}", chains(client, 0)) };
     let filters = chain["filters"].as_array().unwrap();
@@ -89,7 +89,7 @@ fn a_connection_mode_port_has_the_relay_and_a_tcp_proxy_that_waits_for_it() {
                 host: orders\n  trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}}}\n";
     let telemetry = Telemetry { istio: true, access_log: Some("/dev/stdout".to_owned()) };
     let told = compile(&model(&(of_connections() + rule)), &facts(), &options(None, telemetry));
-    let client = object(&told, "meltemi-out-shop-orders-9090");
+    let client = object(&told, "meltemi-out");
     assert_eq!(chains(client, 0)[0]["filters"][0]["name"], "istio.stats", "no manager counts there");
     let proxy = &client.spec["configPatches"][2]["patch"]["value"]["typed_config"];
     assert_eq!(proxy["hash_policy"], json!([{"source_ip": {}}]));
@@ -107,11 +107,13 @@ fn entry(name: &str, spec: &str) -> String {
 
 /// Which listener has our chain, and for which ranges of addresses.
 fn places(compiled: &Compiled, name: &str) -> Vec<(String, Value)> {
-    let client = object(compiled, &format!("meltemi-out-shop-{name}-9090"));
+    let client = object(compiled, "meltemi-out");
     let merged = patches(client).into_iter().enumerate();
     let of = |(index, text): (usize, String)| {
         let listener = text.strip_prefix("LISTENER MERGE ")?.to_owned();
-        Some((listener, chains(client, index)[0]["filter_chain_match"]["prefix_ranges"].clone()))
+        let chain = chains(client, index).swap_remove(0);
+        let is_its = chain["name"] == format!("meltemi.hcm.out.{name}.test:9090");
+        is_its.then(|| (listener, chain["filter_chain_match"]["prefix_ranges"].clone()))
     };
     merged.filter_map(of).collect()
 }
@@ -214,10 +216,35 @@ fn of_services_whose_objects_would_have_one_name_the_older_has_them() {
     names.sort();
     names.dedup();
     assert_eq!(names.len(), compiled.desired.len(), "{names:?}");
-    let told: Vec<(&str, &str)> =
-        compiled.problems.iter().map(|problem| (problem.origin.kind.as_str(), problem.origin.name.as_str())).collect();
-    assert_eq!(told, [("Service", "a-b/c"), ("ServiceEntry", "shop/vm")]);
-    assert!(compiled.problems[0].reason.contains("EnvoyFilter istio-system/meltemi-out-a-b-c-9090"));
-    let plan = |host: &str| planned(&compiled, host).clone();
-    assert_eq!((plan("c.a-b.svc.cluster.local").objects.len(), plan("b-c.a.svc.cluster.local").objects.len()), (0, 2));
+    let [problem] = compiled.problems.as_slice() else { panic!("{:?}", compiled.problems) };
+    assert_eq!((problem.origin.kind.as_str(), problem.origin.name.as_str()), ("ServiceEntry", "shop/vm"));
+    // It has no servers, but its callers would have two filters of one name.
+    assert!(problem.reason.contains("meltemi.*.out.shop.vm.9090"), "{problem}");
+    assert!(!object(&compiled, "meltemi-out").spec.to_string().contains("vm.test"));
+    let plan = |host: &str| planned(&compiled, host).objects;
+    let of_callers = "EnvoyFilter istio-system/meltemi-out";
+    assert_eq!(plan("c.a-b.svc.cluster.local"), [of_callers, "EnvoyFilter a-b/meltemi-in-c-9090"]);
+    assert_eq!(plan("b-c.a.svc.cluster.local"), [of_callers, "EnvoyFilter a/meltemi-in-b-c-9090"]);
+    assert_eq!(plan("vm.test"), [""; 0]);
+}
+
+#[test]
+fn callers_of_many_ports_have_few_objects_of_a_size_that_is_taken() {
+    let of = |count: usize| {
+        let ip = |index: usize| format!("10.96.{}.{}", index / 250, index % 250);
+        let port = "{name: tcp-metaprotocol-thrift, port: 9090}";
+        let all: String = (0..count).map(|index| service(&format!("s{index}"), &ip(index), port)).collect();
+        let compiled = compiled(&all);
+        let of_callers: Vec<&Desired> =
+            compiled.desired.iter().filter(|desired| desired.name.starts_with("meltemi-out")).collect();
+        assert!(of_callers.iter().all(|desired| desired.spec.to_string().len() < 1 << 20));
+        let ports = of_callers.iter().flat_map(|desired| patches(desired));
+        assert_eq!(ports.filter(|patch| patch.starts_with("CLUSTER")).count(), count);
+        let planned = planned(&compiled, "s7.shop.svc.cluster.local");
+        let name = planned.objects[0].trim_start_matches("EnvoyFilter istio-system/");
+        assert!(patches(object(&compiled, name)).contains(&"LISTENER MERGE 10.96.0.7_9090".to_owned()));
+        of_callers.iter().map(|desired| desired.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of(8), ["meltemi-out"]);
+    assert_eq!(of(250), ["meltemi-out", "meltemi-out-1"]);
 }

@@ -43,7 +43,7 @@ fn nothing_is_written_for_them_unless_there_is_code() {
 fn both_sides_have_hops_before_istiods_clusters() {
     let yaml = service("orders", "10.96.0.12", TCP) + RULE;
     let compiled = with_plugins(&yaml, image());
-    let client = object(&compiled, "meltemi-wasm-out-shop-orders-9090");
+    let client = object(&compiled, "meltemi-wasm-out");
     assert_eq!(client.namespace, "istio-system");
     assert_eq!(client.spec["workloadSelector"]["labels"], json!({"meltemi.dev/wasm": "1"}));
     let hop = ["CLUSTER ADD", "LISTENER ADD"];
@@ -63,7 +63,7 @@ fn both_sides_have_hops_before_istiods_clusters() {
         }
     }
     // Where hops lead.
-    let values = all(&compiled, "meltemi-wasm-out-shop-orders-9090");
+    let values = all(&compiled, "meltemi-wasm-out");
     let names: Vec<&Value> = values.iter().map(|patch| &patch["patch"]["value"]["name"]).skip(1).step_by(2).collect();
     assert_eq!(
         names[..2],
@@ -75,7 +75,7 @@ fn both_sides_have_hops_before_istiods_clusters() {
 fn code_comes_from_where_it_is() {
     let of = |code: Code| {
         let compiled = with_plugins(&service("orders", "10.96.0.12", TCP), code);
-        let patches = all(&compiled, "meltemi-wasm-out-shop-orders-9090");
+        let patches = all(&compiled, "meltemi-wasm-out");
         let config = patches.last().unwrap()["patch"]["value"]["typed_config"]["config"].clone();
         assert_eq!((&config["root_id"], &config["failure_policy"]), (&json!("inlet"), &json!("FAIL_RELOAD")));
         config["vm_config"]["code"].clone()
@@ -123,7 +123,7 @@ fn routes_lead_through_hops_to_ports_of_every_shape() {
         [format!("hop|inbound|9190||{HOST}:9090")]
     );
     assert_eq!(
-        patches(object(&compiled, "meltemi-wasm-out-shop-native-9090")),
+        patches(object(&compiled, "meltemi-wasm-out"))[7..],
         ["CLUSTER ADD", "LISTENER ADD", "EXTENSION_CONFIG ADD"],
         "no listener of a native port is touched"
     );
@@ -141,9 +141,9 @@ fn the_relay_is_told_by_istiod_where_an_agent_fetches_its_code() {
     let yaml = service("orders", "10.96.0.12", TCP)
         .replace("namespace: shop}", "namespace: shop, annotations: {meltemi.dev/mode.9090: connection}}");
     let compiled = with_plugins(&yaml, image());
-    let client = object(&compiled, "meltemi-wasm-out-shop-orders-9090");
+    let client = object(&compiled, "meltemi-wasm-out");
     assert_eq!(patches(client), ["LISTENER MERGE 10.96.0.12_9090", "EXTENSION_CONFIG ADD", "EXTENSION_CONFIG ADD"]);
-    let relay = all(&compiled, "meltemi-wasm-out-shop-orders-9090")[1]["patch"]["value"].clone();
+    let relay = all(&compiled, "meltemi-wasm-out")[1]["patch"]["value"].clone();
     let version = &client.spec["configPatches"][0]["match"]["proxy"]["proxyVersion"];
     assert_eq!(version, r"^1\.(29|30)([^0-9]|$)", "Envoy 1.36 has no tcp_proxy that waits");
     assert_eq!(relay["name"], "meltemi.wasm.relay.out.shop.orders.9090");
