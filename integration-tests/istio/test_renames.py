@@ -16,17 +16,20 @@ def test_what_is_written_follows_a_port(cluster, controller, space):
     kube.apply(tcp_service(space, "other"), service(space, "native", port=9191))
     within_two_seconds(lambda: len(filters(kube, space)) == 4, "the filters of others")
 
-    def ours() -> dict:
-        """All that stands in the cluster, but for what is about this service."""
-        return {f"{item['metadata']['namespace']}/{item['metadata']['name']}": item for item in kube.list(*FILTER)
-                if "orders" not in item["metadata"]["name"]}
+    shared = "istio-system/meltemi-out"
+
+    def ours() -> tuple[dict, list]:
+        """All that stands in the cluster, but for what is about this service; of the object that it is in with others, the patches."""
+        items = {f"{item['metadata']['namespace']}/{item['metadata']['name']}": item for item in kube.list(*FILTER)
+                 if "orders" not in item["metadata"]["name"]}
+        return items, items.pop(shared)["spec"]["configPatches"]
     others = ours()
-    assert "istio-system/meltemi-xds" in others
+    assert "istio-system/meltemi-xds" in others[0]
 
     def about() -> dict:
         return filters(kube, mine)
     kube.apply(named(space, "tcp-metaprotocol-thrift"), router(space))
-    both = {f"istio-system/meltemi-out-{space}-orders-9090", f"{space}/meltemi-in-orders-9090"}
+    both = {shared, f"{space}/meltemi-in-orders-9090"}
     within_two_seconds(lambda: set(about()) == both, "the filters of the service")
     before = about()
     kube.apply(named(space, "tcp-other"))
@@ -50,4 +53,4 @@ def test_what_is_written_follows_a_port(cluster, controller, space):
         name: item["spec"] for name, item in before.items()}, "what stands behind the protocol to change nothing")
     kube.delete(service(space))
     within_two_seconds(lambda: not about(), "the filters of a deleted service to go")
-    assert ours() == others, "versions and all"
+    assert ours() == others, "versions and all, where they share nothing"
