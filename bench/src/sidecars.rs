@@ -15,7 +15,7 @@ use envoy_types::pb::{
     envoy::{
         config::{
             cluster::v3::{Cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType},
-            core::v3::Node,
+            core::v3::{ConfigSource, Node, config_source::ConfigSourceSpecifier},
             listener::v3::{Filter, Listener, filter, listener_filter},
         },
         extensions::filters::network::http_connection_manager::v3::{
@@ -266,7 +266,9 @@ impl Sidecar {
                 LISTENER => {
                     let Ok(listener) = Listener::decode(body.value.as_slice()) else { continue };
                     for filter in &listener.listener_filters {
-                        if matches!(filter.config_type, Some(listener_filter::ConfigType::ConfigDiscovery(_))) {
+                        if let Some(listener_filter::ConfigType::ConfigDiscovery(source)) = &filter.config_type
+                            && is_istiods(source.config_source.as_ref())
+                        {
                             named.entry(EXTENSION).or_default().insert(filter.name.clone());
                         }
                     }
@@ -294,17 +296,24 @@ impl Sidecar {
 /// What a network filter names.
 fn names_of(filter: &Filter, named: &mut BTreeMap<&'static str, BTreeSet<String>>) {
     match &filter.config_type {
-        Some(filter::ConfigType::ConfigDiscovery(_)) => {
+        Some(filter::ConfigType::ConfigDiscovery(source)) if is_istiods(source.config_source.as_ref()) => {
             named.entry(EXTENSION).or_default().insert(filter.name.clone());
         }
         Some(filter::ConfigType::TypedConfig(config)) if config.type_url.ends_with("HttpConnectionManager") => {
             let Ok(manager) = HttpConnectionManager::decode(config.value.as_slice()) else { return };
-            if let Some(RouteSpecifier::Rds(rds)) = manager.route_specifier {
+            if let Some(RouteSpecifier::Rds(rds)) = manager.route_specifier
+                && is_istiods(rds.config_source.as_ref())
+            {
                 named.entry(ROUTE).or_default().insert(rds.route_config_name);
             }
         }
         _ => {}
     }
+}
+
+/// What a listener names is asked for where it says, which is not istiod for what our xDS server has.
+fn is_istiods(source: Option<&ConfigSource>) -> bool {
+    source.is_some_and(|source| matches!(source.config_source_specifier, Some(ConfigSourceSpecifier::Ads(_))))
 }
 
 /// Takes responses of any size, as Envoy does.

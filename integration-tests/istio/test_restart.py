@@ -63,7 +63,7 @@ def test_what_an_older_version_wrote_is_replaced_under_load(bed, space, echo, ap
             metadata = {"name": f"meltemi-out-{space.name}-echo-{PORT}", "namespace": "istio-system", "labels": new["metadata"]["labels"]}
             old = {key: new[key] for key in ("apiVersion", "kind")} | {"metadata": metadata, "spec": new["spec"] | {"configPatches": patches}}
             before = me.rejected()
-            kube.apply(old)
+            kube.apply(old, manager="meltemi")
             wait_until(lambda: me.rejected() != before, "a listener to be refused")
             load.more(500)
         finally:
