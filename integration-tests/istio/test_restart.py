@@ -56,6 +56,7 @@ def test_what_an_older_version_wrote_is_replaced_under_load(bed, space, echo, ap
     load = Steady(me, echo.ip, PORT)
     try:
         load.settles("v1")
+        load.seen.clear()
         controller.stop()
         try:
             new = kube.get(*FILTER, "meltemi-out", "istio-system")
