@@ -26,8 +26,37 @@ const MOST_BYTES: usize = 32 * 1024;
 pub(super) struct Delta {
     view: View,
     proxy: Connected,
-    types: BTreeMap<TypeUrl, Watched>,
+    types: BTreeMap<TypeUrl, Box<Watched>>,
     nonce: u64,
+}
+
+/// What changed of a type.
+pub(super) struct Response {
+    kind: TypeUrl,
+    version: Arc<str>,
+    resources: Vec<Arc<Resource>>,
+    removed: Vec<Arc<str>>,
+    nonce: u64,
+}
+
+impl From<Response> for DeltaDiscoveryResponse {
+    fn from(response: Response) -> Self {
+        let Response { kind, version, resources, removed, nonce } = response;
+        let resources = resources.iter().map(|resource| DeltaResource {
+            name: resource.name.to_string(),
+            version: resource.version.to_string(),
+            resource: Some(resource.any.clone()),
+            ..DeltaResource::default()
+        });
+        Self {
+            system_version_info: version.to_string(),
+            resources: resources.collect(),
+            type_url: kind.as_str().to_owned(),
+            removed_resources: removed.iter().map(|name| name.to_string()).collect(),
+            nonce: nonce.to_string(),
+            ..Self::default()
+        }
+    }
 }
 
 /// What the proxy wants of a type, and what it has.
@@ -53,7 +82,8 @@ struct Watched {
 
 impl Session for Delta {
     type Request = DeltaDiscoveryRequest;
-    type Response = DeltaDiscoveryResponse;
+    type Response = Response;
+    type Message = DeltaDiscoveryResponse;
     const NAME: &'static str = "delta";
 
     fn node(request: &DeltaDiscoveryRequest) -> Option<&Node> {
@@ -64,7 +94,7 @@ impl Session for Delta {
         Self { view: View::new(snapshot), proxy, types: BTreeMap::new(), nonce: 0 }
     }
 
-    fn on_request(&mut self, request: DeltaDiscoveryRequest, out: &mut Vec<DeltaDiscoveryResponse>) {
+    fn on_request(&mut self, request: DeltaDiscoveryRequest, out: &mut Vec<Response>) {
         let Some(kind) = TypeUrl::parse(&request.type_url) else {
             tracing::debug!(kind = request.type_url, "a proxy asks for a type that is not served");
             return;
@@ -122,7 +152,7 @@ impl Session for Delta {
         self.proceed(out);
     }
 
-    fn on_snapshot(&mut self, snapshot: Arc<Snapshot>, out: &mut Vec<DeltaDiscoveryResponse>) {
+    fn on_snapshot(&mut self, snapshot: Arc<Snapshot>, out: &mut Vec<Response>) {
         self.view.advance(snapshot);
         self.send_all(REFERRED, out);
         self.proceed(out);
@@ -132,7 +162,7 @@ impl Session for Delta {
         self.view.is_held()
     }
 
-    fn on_patience_lost(&mut self, out: &mut Vec<DeltaDiscoveryResponse>) {
+    fn on_patience_lost(&mut self, out: &mut Vec<Response>) {
         self.release(out);
         self.proceed(out);
     }
@@ -146,7 +176,7 @@ impl Watched {
 }
 
 impl Delta {
-    fn send_all(&mut self, kinds: [TypeUrl; 3], out: &mut Vec<DeltaDiscoveryResponse>) {
+    fn send_all(&mut self, kinds: [TypeUrl; 3], out: &mut Vec<Response>) {
         for kind in kinds {
             self.send(kind, out);
         }
@@ -154,7 +184,7 @@ impl Delta {
 
     /// Sends what was held back, once the proxy has what it refers to; then takes away what nothing refers to any more,
     /// once the proxy has taken everything that did.
-    fn proceed(&mut self, out: &mut Vec<DeltaDiscoveryResponse>) {
+    fn proceed(&mut self, out: &mut Vec<Response>) {
         if self.view.is_held() && self.has_referred() {
             self.release(out);
         }
@@ -162,13 +192,13 @@ impl Delta {
         // A proxy that comes back has routes that it did not ask for yet.
         let asked = !self.view.keeps_unknown(TypeUrl::Cluster) || referring().next().is_some();
         let answered = asked && referring().all(|watched| watched.pending.is_empty() && !watched.owed);
-        let taken = referring().all(Watched::is_taken);
+        let taken = referring().all(|watched| watched.is_taken());
         if !self.view.is_held() && answered && self.view.settle(taken) {
             self.send_all(REFERRED, out);
         }
     }
 
-    fn release(&mut self, out: &mut Vec<DeltaDiscoveryResponse>) {
+    fn release(&mut self, out: &mut Vec<Response>) {
         self.view.release();
         self.send_all(REFERRING, out);
     }
@@ -186,7 +216,7 @@ impl Delta {
     }
 
     /// Sends what changed of a type; the first time even if that is nothing.
-    fn send(&mut self, kind: TypeUrl, out: &mut Vec<DeltaDiscoveryResponse>) {
+    fn send(&mut self, kind: TypeUrl, out: &mut Vec<Response>) {
         let Some(watched) = self.types.get_mut(&kind).filter(|_| !self.view.withholds(kind)) else { return };
         // Most of what happens, an answer to a response or a change of another type, is nothing to send.
         let world = self.view.version(kind);
@@ -222,29 +252,18 @@ impl Delta {
             return;
         }
         watched.owed = false;
-        let version = version_of_all(wanted.values().copied());
+        let version: Arc<str> = version_of_all(wanted.values().copied()).into();
         let mut rest = changed.as_slice();
         let mut gone = removed.clone();
         loop {
             let (part, later) = rest.split_at(first_part(kind, rest));
             rest = later;
             self.nonce = self.nonce.saturating_add(1);
-            let resources = part.iter().map(|resource| DeltaResource {
-                name: resource.name.to_string(),
-                version: resource.version.to_string(),
-                resource: Some(resource.any.clone()),
-                ..DeltaResource::default()
-            });
-            let about = part.iter().map(|resource| &resource.name).chain(&gone).cloned().collect();
+            let resources: Vec<Arc<Resource>> = part.iter().copied().cloned().collect();
+            let removed = core::mem::take(&mut gone);
+            let about = resources.iter().map(|resource| &resource.name).chain(&removed).cloned().collect();
             watched.pending.insert(self.nonce.to_string(), about);
-            out.push(DeltaDiscoveryResponse {
-                system_version_info: version.clone(),
-                resources: resources.collect(),
-                type_url: kind.as_str().to_owned(),
-                removed_resources: core::mem::take(&mut gone).iter().map(|name| name.to_string()).collect(),
-                nonce: self.nonce.to_string(),
-                ..DeltaDiscoveryResponse::default()
-            });
+            out.push(Response { kind, version: version.clone(), resources, removed, nonce: self.nonce });
             self.proxy.sent(kind, &version);
             if rest.is_empty() {
                 break;
@@ -271,8 +290,8 @@ impl Delta {
     }
 }
 
-/// How many of the resources go into the next response. A stream keeps room for the largest that it ever sent, and there are
-/// as many streams as sidecars. Of types that are not asked for by name a proxy takes the first response for all there is.
+/// How many of the resources go into the next response. It is encoded when the proxy reads it, and all sidecars read at once
+/// after a change. Of types that are not asked for by name a proxy takes the first response for all there is.
 fn first_part(kind: TypeUrl, resources: &[&Arc<Resource>]) -> usize {
     if kind.is_wildcard() {
         return resources.len();

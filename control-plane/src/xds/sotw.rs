@@ -23,7 +23,7 @@ use crate::{
 pub(super) struct Sotw {
     view: View,
     proxy: Connected,
-    types: BTreeMap<TypeUrl, Watched>,
+    types: BTreeMap<TypeUrl, Box<Watched>>,
     nonce: u64,
     /// Clusters wait until the proxy has said which it has: it names them when it asks for their endpoints.
     waits: bool,
@@ -46,6 +46,7 @@ struct Watched {
 impl Session for Sotw {
     type Request = DiscoveryRequest;
     type Response = DiscoveryResponse;
+    type Message = DiscoveryResponse;
     const NAME: &'static str = "sotw";
 
     fn node(request: &DiscoveryRequest) -> Option<&Node> {

@@ -77,22 +77,22 @@ impl<S: Session> Bench<S> {
         Self { session: S::new(Arc::new(world(resources)), proxy), store }
     }
 
-    fn request(&mut self, request: S::Request) -> Vec<S::Response> {
+    fn request(&mut self, request: S::Request) -> Vec<S::Message> {
         let mut out = Vec::new();
         self.session.on_request(request, &mut out);
-        out
+        out.into_iter().map(Into::into).collect()
     }
 
-    fn publish(&mut self, resources: &[(TypeUrl, &str)]) -> Vec<S::Response> {
+    fn publish(&mut self, resources: &[(TypeUrl, &str)]) -> Vec<S::Message> {
         let mut out = Vec::new();
         self.session.on_snapshot(Arc::new(world(resources)), &mut out);
-        out
+        out.into_iter().map(Into::into).collect()
     }
 
-    fn patience_lost(&mut self) -> Vec<S::Response> {
+    fn patience_lost(&mut self) -> Vec<S::Message> {
         let mut out = Vec::new();
         self.session.on_patience_lost(&mut out);
-        out
+        out.into_iter().map(Into::into).collect()
     }
 
     fn proxy(&self) -> Proxy {

@@ -1,21 +1,29 @@
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse,
-    aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+use envoy_types::pb::envoy::service::{
+    discovery::v3::{
+        DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse,
+        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    },
+    extension::v3::extension_config_discovery_service_client::ExtensionConfigDiscoveryServiceClient,
+    route::v3::route_discovery_service_client::RouteDiscoveryServiceClient,
 };
 use tokio::{net::TcpListener, sync::mpsc, task::yield_now};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Streaming, transport::Channel};
 
 use super::*;
 
 /// A server on a port of its own, and its store.
 async fn serve() -> (Arc<Store>, AggregatedDiscoveryServiceClient<Channel>) {
+    let (store, channel) = serve_any().await;
+    (store, AggregatedDiscoveryServiceClient::new(channel))
+}
+
+async fn serve_any() -> (Arc<Store>, Channel) {
     let store = Store::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(super::super::serve(listener, None, store.clone(), std::future::pending()));
-    let client = AggregatedDiscoveryServiceClient::connect(format!("http://{address}")).await.unwrap();
-    (store, client)
+    (store, Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap())
 }
 
 /// A stream of the state of the world.
@@ -126,4 +134,30 @@ async fn delta_on_the_same_port() {
     let second = responses.message().await.unwrap().unwrap();
     assert_eq!(second.resources.iter().map(|resource| resource.name.as_str()).collect::<Vec<_>>(), ["b"]);
     assert_eq!(store.proxies()[0].protocol, "delta");
+}
+
+#[tokio::test]
+async fn one_type_on_a_stream_of_its_own() {
+    let (store, channel) = serve_any().await;
+    let extension = TypeUrl::ExtensionConfig;
+    store.publish(world(&[(ROUTE, "r"), (ROUTE, "s"), (extension, "e")]), Vec::new());
+    let first = |kind: TypeUrl, name: &str| {
+        let first = DeltaDiscoveryRequest {
+            node: node("envoy-3"),
+            type_url: kind.as_str().to_owned(),
+            resource_names_subscribe: vec![name.to_owned()],
+            ..DeltaDiscoveryRequest::default()
+        };
+        tokio_stream::once(first).chain(tokio_stream::pending())
+    };
+    let mut routes = RouteDiscoveryServiceClient::new(channel.clone());
+    let mut extensions = ExtensionConfigDiscoveryServiceClient::new(channel);
+    let mut route = routes.delta_routes(first(ROUTE, "s")).await.unwrap().into_inner();
+    let mut config = extensions.delta_extension_configs(first(extension, "e")).await.unwrap().into_inner();
+    for (stream, name) in [(&mut route, "s"), (&mut config, "e")] {
+        let response = stream.message().await.unwrap().unwrap();
+        assert_eq!(response.resources.iter().map(|resource| resource.name.as_str()).collect::<Vec<_>>(), [name]);
+    }
+    let polled = routes.fetch_routes(ask(ROUTE)).await;
+    assert_eq!(polled.unwrap_err().code(), Code::Unimplemented, "sidecars hold a stream; nobody needs to poll");
 }
