@@ -26,12 +26,15 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// A kind that had objects counts as gone when the API has said so this often.
 const GONE: u32 = 3;
 
+/// Objects of a list that are told at a time. As they come they are large, and little is kept of them.
+const PAGE: u32 = 100;
+
 /// Watches everything that we read.
 pub(super) fn read(client: &Client, cache: &Arc<Cache>, tasks: &mut JoinSet<()>) {
     for watched in Watched::ALL {
         let cache = cache.clone();
         if watched == Watched::Pod {
-            let pods = watcher(Api::<PartialObjectMeta<Pod>>::all(client.clone()), Config::default());
+            let pods = watcher(Api::<PartialObjectMeta<Pod>>::all(client.clone()), config());
             let pods = pods.map(|event| event.map(|event| map(event, |pod| pod.metadata)));
             tasks.spawn(follow("Pod", false, pods, move |news| match news {
                 News::Event(event) => cache.take_pod(event),
@@ -40,7 +43,7 @@ pub(super) fn read(client: &Client, cache: &Arc<Cache>, tasks: &mut JoinSet<()>)
             continue;
         }
         let api = Api::<DynamicObject>::all_with(client.clone(), &watched.resource());
-        let objects = watcher(api, Config::default());
+        let objects = watcher(api, config());
         let objects = objects.map(|event| event.map(|event| map(event, told)));
         tasks.spawn(follow(watched.display(), !watched.is_built_in(), objects, move |news| match news {
             News::Event(event) => cache.take(watched, event),
@@ -51,7 +54,7 @@ pub(super) fn read(client: &Client, cache: &Arc<Cache>, tasks: &mut JoinSet<()>)
     for resource in others::resources() {
         let cache = cache.clone();
         let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
-        let objects = watcher(api, Config::default().labels(&kinds::not_ours()));
+        let objects = watcher(api, config().labels(&kinds::not_ours()));
         tasks.spawn(follow(format!("other {}s", resource.kind), true, objects, move |news| match news {
             News::Event(event) => cache.take_other(&resource, Some(event)),
             News::Absent(_) => cache.take_other(&resource, None),
@@ -64,13 +67,17 @@ pub(super) fn write(client: &Client, live: &Arc<Live>, tasks: &mut JoinSet<()>) 
     for kind in [DesiredKind::EnvoyFilter, DesiredKind::VirtualService] {
         let live = live.clone();
         let api = Api::<DynamicObject>::all_with(client.clone(), &written(kind));
-        let config = Config::default().labels(&kinds::ours());
+        let config = config().labels(&kinds::ours());
         let name = if kind == DesiredKind::EnvoyFilter { "EnvoyFilter" } else { "VirtualService" };
         tasks.spawn(follow(name, true, watcher(api, config), move |news| match news {
             News::Event(event) => live.take(kind, event),
             News::Absent(_) => live.absent(kind),
         }));
     }
+}
+
+fn config() -> Config {
+    Config::default().page_size(PAGE)
 }
 
 /// What a watch says.
