@@ -25,6 +25,10 @@ use envoy_types::pb::{
             DeltaDiscoveryRequest, DeltaDiscoveryResponse,
             aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
         },
+        service::{
+            extension::v3::extension_config_discovery_service_client::ExtensionConfigDiscoveryServiceClient,
+            route::v3::route_discovery_service_client::RouteDiscoveryServiceClient,
+        },
     },
     google::protobuf::{Struct, Value, value::Kind},
 };
@@ -35,7 +39,11 @@ use tokio::{
     sync::mpsc,
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{codegen::StdError, transport::Endpoint};
+use tonic::{
+    Streaming,
+    codegen::StdError,
+    transport::{Channel, Endpoint},
+};
 
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
@@ -66,6 +74,9 @@ pub(crate) struct Sidecars {
     /// of the tcp shape. Without it clusters and listeners are asked for, and whatever they name.
     #[arg(long)]
     names: Option<std::path::PathBuf>,
+    /// A stream for each of the names and types, as Envoy has of a configuration source that is not ADS.
+    #[arg(long, requires = "names")]
+    streams: bool,
 }
 
 /// What all sidecars got of a type since the mark.
@@ -112,7 +123,11 @@ impl Sidecars {
             tokio::task::spawn_local(async move {
                 loop {
                     let mut sidecar = Sidecar { index, shared: shared.clone(), types: BTreeMap::new() };
-                    if let Err(error) = sidecar.follow(&options, names.as_deref()).await {
+                    let result = match names.as_deref() {
+                        Some(names) if options.streams => sidecar.follow_apart(&options, names).await,
+                        names => sidecar.follow(&options, names).await,
+                    };
+                    if let Err(error) = result {
                         eprintln!("sidecar {index}: {error:#}");
                     }
                     shared.borrow_mut().lost += 1;
@@ -138,6 +153,13 @@ impl Sidecars {
             }
         }
         Ok(())
+    }
+
+    async fn connect(&self) -> anyhow::Result<Channel> {
+        let endpoint = Endpoint::from_shared(self.server.clone())?
+            .initial_stream_window_size(16 * 1024 * 1024)
+            .initial_connection_window_size(16 * 1024 * 1024);
+        Ok(endpoint.connect().await?)
     }
 
     fn node(&self, index: usize) -> Node {
@@ -188,18 +210,8 @@ struct Sidecar {
 
 impl Sidecar {
     async fn follow(&mut self, options: &Sidecars, names: Option<&[String]>) -> anyhow::Result<()> {
-        let channel = Endpoint::from_shared(options.server.clone())?
-            .initial_stream_window_size(16 * 1024 * 1024)
-            .initial_connection_window_size(16 * 1024 * 1024)
-            .connect()
-            .await?;
+        let channel = options.connect().await?;
         let (sender, requests) = mpsc::unbounded_channel();
-        let ask = |kind: &str, names: Vec<String>, node| DeltaDiscoveryRequest {
-            type_url: kind.to_owned(),
-            resource_names_subscribe: names,
-            node,
-            ..DeltaDiscoveryRequest::default()
-        };
         let node = Some(options.node(self.index));
         match names {
             Some(names) => {
@@ -213,12 +225,45 @@ impl Sidecar {
         }
         let mut client = client(channel);
         let stream = client.delta_aggregated_resources(UnboundedReceiverStream::new(requests)).await?;
-        let mut stream = stream.into_inner();
+        self.converse(stream.into_inner(), &sender, names.is_none()).await
+    }
+
+    /// The same, with a stream for each name and type.
+    async fn follow_apart(&mut self, options: &Sidecars, names: &[String]) -> anyhow::Result<()> {
+        let channel = options.connect().await?;
+        let mut streams = Vec::new();
+        for (name, kind) in names.iter().flat_map(|name| [(name, EXTENSION), (name, ROUTE)]) {
+            let (sender, requests) = mpsc::unbounded_channel();
+            sender.send(ask(kind, vec![name.clone()], Some(options.node(self.index))))?;
+            let requests = UnboundedReceiverStream::new(requests);
+            let stream = match kind {
+                ROUTE => RouteDiscoveryServiceClient::new(channel.clone()).delta_routes(requests).await?,
+                _ => {
+                    let mut client = ExtensionConfigDiscoveryServiceClient::new(channel.clone());
+                    client.delta_extension_configs(requests).await?
+                }
+            };
+            let mut one = Self { index: self.index, shared: self.shared.clone(), types: BTreeMap::new() };
+            streams
+                .push(tokio::task::spawn_local(async move { one.converse(stream.into_inner(), &sender, false).await }));
+        }
+        for stream in streams {
+            stream.await??;
+        }
+        Ok(())
+    }
+
+    async fn converse(
+        &mut self,
+        mut stream: Streaming<DeltaDiscoveryResponse>,
+        sender: &mpsc::UnboundedSender<DeltaDiscoveryRequest>,
+        follows: bool,
+    ) -> anyhow::Result<()> {
         self.shared.borrow_mut().open += 1;
         let result = loop {
             match stream.message().await {
                 Ok(Some(response)) => {
-                    for request in self.answers(&response, names.is_none()) {
+                    for request in self.answers(&response, follows) {
                         sender.send(request)?;
                     }
                 }
@@ -282,14 +327,19 @@ impl Sidecar {
             let known = self.types.entry(kind).or_default();
             let new: Vec<String> = names.into_iter().filter(|name| known.insert(name.clone())).collect();
             if !new.is_empty() {
-                requests.push(DeltaDiscoveryRequest {
-                    type_url: kind.to_owned(),
-                    resource_names_subscribe: new,
-                    ..DeltaDiscoveryRequest::default()
-                });
+                requests.push(ask(kind, new, None));
             }
         }
         requests
+    }
+}
+
+fn ask(kind: &str, names: Vec<String>, node: Option<Node>) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        type_url: kind.to_owned(),
+        resource_names_subscribe: names,
+        node,
+        ..DeltaDiscoveryRequest::default()
     }
 }
 
