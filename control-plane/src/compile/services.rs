@@ -232,7 +232,7 @@ impl<'a> Services<'a> {
 }
 
 fn slices_by_service(model: &Model) -> HashMap<(&str, &str), Vec<&Object<EndpointSlice>>> {
-    let mut slices: HashMap<_, Vec<_>> = HashMap::new();
+    let mut slices: HashMap<_, Vec<&Object<EndpointSlice>>> = HashMap::new();
     for slice in &model.endpoint_slices {
         if let Some(service) = slice.metadata.labels.get("kubernetes.io/service-name") {
             slices.entry((slice.metadata.namespace.as_str(), service.as_str())).or_default().push(slice);

@@ -1,6 +1,12 @@
 //! An object that we want in the cluster, whoever writes it there.
 
-use serde::Serialize;
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::LazyLock,
+};
+
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use crate::problem::Origin;
 
@@ -40,12 +46,65 @@ pub struct Desired {
     /// The object of the user, in the same namespace, that it is made from and goes with; `None`: made from several.
     pub owner: Option<Origin>,
     /// What it says.
-    pub spec: serde_json::Value,
+    pub spec: Spec,
 }
+
+/// What an object says, as JSON: there are thousands, and a tree of each would be many times larger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    json: Box<str>,
+    digest: Digest,
+}
+
+/// What an object says, as a number: thousands of objects are compared, not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest(u64);
 
 impl Desired {
     /// `Kind namespace/name`.
     pub fn display(&self) -> String {
         self.kind.display(&self.namespace, &self.name)
+    }
+}
+
+impl Spec {
+    /// Its JSON, as a tree.
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.json).unwrap_or_default()
+    }
+
+    /// For comparison with what an object in a cluster says.
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The same with another field.
+    pub(super) fn with(&self, field: &str, value: Value) -> Self {
+        let mut all = self.value();
+        if let Some(fields) = all.as_object_mut() {
+            fields.insert(field.to_owned(), value);
+        }
+        (&all).into()
+    }
+}
+
+impl From<&Value> for Spec {
+    fn from(value: &Value) -> Self {
+        Self { json: value.to_string().into(), digest: Digest::of(value) }
+    }
+}
+
+impl Serialize for Spec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value().serialize(serializer)
+    }
+}
+
+impl Digest {
+    /// Of a specification.
+    pub fn of(spec: &Value) -> Self {
+        // Nobody can make two that are taken for one without the key.
+        static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        Self(KEY.hash_one(spec))
     }
 }

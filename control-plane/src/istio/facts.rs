@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ pub struct Facts {
     /// Pods.
     pub workloads: Vec<Workload>,
     /// The user's own objects of Istio and the Gateway API, of the kinds of `LOOKED_AT`, that may not fit ours.
-    pub others: Vec<Object<Value>>,
+    pub others: Vec<Arc<Object<Value>>>,
 }
 
 /// Kinds that are only looked at, by group and kind.
@@ -35,7 +35,7 @@ impl Default for Facts {
 impl Facts {
     /// Those of one kind.
     pub(super) fn others(&self, kind: &str) -> impl Iterator<Item = &Object<Value>> {
-        self.others.iter().filter(move |object| object.origin.kind == kind)
+        self.others.iter().map(AsRef::as_ref).filter(move |object| object.origin.kind == kind)
     }
 }
 

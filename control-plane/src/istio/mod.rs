@@ -42,7 +42,7 @@ use serde::Serialize;
 pub(crate) use self::xds::{san_match, upstream_tls};
 use self::{callers::Callers, pods::Pods, port_numbers::PortNumbers, ports::Shape, rivals::Rivals, tcp::Tcp};
 pub use self::{
-    desired::{Desired, DesiredKind},
+    desired::{Desired, DesiredKind, Digest, Spec},
     facts::{Facts, LOOKED_AT, Workload},
     xds::{Root, ServiceTls, XdsService},
 };

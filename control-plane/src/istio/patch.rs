@@ -281,6 +281,6 @@ pub(super) fn selecting(
         namespace: namespace.to_owned(),
         name,
         owner: owner.cloned(),
-        spec: json!({"workloadSelector": {"labels": selector}, "configPatches": patches}),
+        spec: (&json!({"workloadSelector": {"labels": selector}, "configPatches": patches})).into(),
     }
 }

@@ -243,7 +243,7 @@ impl<'c> Tcp<'c> {
         let (owner, proxies) = (Some(port.origin), self.runner.proxies(port.protocol.mode));
         let mut desired = patch::envoy_filter_of(proxies, port.namespace, name, owner, port.selector, patches);
         if let Some(priority) = self.rivals.priority(port) {
-            desired.spec["priority"] = json!(priority);
+            desired.spec = desired.spec.with("priority", json!(priority));
         }
         output.desired.push(desired);
     }

@@ -80,7 +80,7 @@ fn patches(desired: &Desired) -> Vec<String> {
         ];
         parts.concat()
     };
-    let all = desired.spec["configPatches"].as_array().unwrap();
+    let all = config_patches(desired);
     let of = |patch: &Value| {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         format!("{} {} {}", text(&patch["applyTo"]), text(&patch["patch"]["operation"]), place(patch).trim())
@@ -90,9 +90,13 @@ fn patches(desired: &Desired) -> Vec<String> {
     all.iter().map(of).collect()
 }
 
+fn config_patches(desired: &Desired) -> Vec<Value> {
+    desired.spec.value()["configPatches"].as_array().unwrap().clone()
+}
+
 /// Configuration of our filter of this name.
 fn config(desired: &Desired, filter: &str) -> Value {
-    let all = desired.spec["configPatches"].as_array().unwrap();
+    let all = config_patches(desired);
     let config = all.iter().map(|patch| &patch["patch"]["value"]["typed_config"]).find(|c| c["filter_name"] == filter);
     serde_json::from_str(config.unwrap()["filter_config"]["value"].as_str().unwrap()).unwrap()
 }
@@ -109,7 +113,7 @@ fn a_native_port_gets_declare_inlet_and_bridge_on_both_sides() {
     let client = object(&compiled, "meltemi-port-9091-thrift");
     assert_eq!((client.kind, client.namespace.as_str()), (DesiredKind::EnvoyFilter, "istio-system"));
     assert_eq!(client.owner, None, "an owner must be in the same namespace");
-    assert_eq!(client.spec["workloadSelector"]["labels"], serde_json::json!({"meltemi.dev/module": "1"}));
+    assert_eq!(client.spec.value()["workloadSelector"]["labels"], serde_json::json!({"meltemi.dev/module": "1"}));
     assert_eq!(
         patches(client),
         [
@@ -129,7 +133,7 @@ fn a_native_port_gets_declare_inlet_and_bridge_on_both_sides() {
     assert_eq!(server.namespace, "shop");
     assert_eq!(server.owner.as_ref().map(|owner| owner.kind.as_str()), Some("Service"));
     let selector = serde_json::json!({"meltemi.dev/module": "1", "app": "orders"});
-    assert_eq!(server.spec["workloadSelector"]["labels"], selector);
+    assert_eq!(server.spec.value()["workloadSelector"]["labels"], selector);
     assert_eq!(
         patches(server),
         [
@@ -158,15 +162,15 @@ fn every_patch_names_the_proxies_that_know_modules() {
     let ports =
         "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}\n  - {name: tcp-metaprotocol-dubbo, port: 20880}";
     let compiled = compiled(&service("orders", "10.96.0.12", ports));
-    let all = compiled.desired.iter().flat_map(|desired| desired.spec["configPatches"].as_array().unwrap());
-    let version = |patch: &Value| patch["match"]["proxy"]["proxyVersion"].as_str().unwrap().to_owned();
+    let all = compiled.desired.iter().flat_map(config_patches);
+    let version = |patch: Value| patch["match"]["proxy"]["proxyVersion"].as_str().unwrap().to_owned();
     let versions: std::collections::BTreeSet<String> = all.map(version).collect();
     assert_eq!(versions.len(), 1);
     let version = regex::Regex::new(versions.first().unwrap()).unwrap();
     for (name, knows) in [("1.31.0", true), ("1.40.2", true), ("2.0.0", true), ("1.30.5", false), ("1.9.1", false)] {
         assert_eq!(version.is_match(name), knows, "{name}");
     }
-    let selected = |desired: &&Desired| desired.spec["workloadSelector"]["labels"]["meltemi.dev/module"] == "1";
+    let selected = |desired: &&Desired| desired.spec.value()["workloadSelector"]["labels"]["meltemi.dev/module"] == "1";
     assert!(compiled.desired.iter().all(|desired| selected(&desired)));
 }
 
@@ -175,9 +179,10 @@ fn names_of_filter_configurations_are_unique() {
     let port = |number| format!("{{name: rpc-{number}, port: {number}, appProtocol: meltemi.dev/thrift}}");
     let ports = format!("{}\n  - {}", port(9091), port(9092));
     let compiled = compiled(&(service("orders", "10.96.0.12", &ports) + &service("users", "10.96.0.13", &port(9091))));
-    let all = compiled.desired.iter().flat_map(|desired| desired.spec["configPatches"].as_array().unwrap());
+    let all = compiled.desired.iter().flat_map(config_patches);
     let names = all.filter(|patch| patch["applyTo"] == "EXTENSION_CONFIG");
-    let mut names: Vec<&str> = names.map(|patch| patch["patch"]["value"]["name"].as_str().unwrap()).collect();
+    let mut names: Vec<String> =
+        names.map(|patch| patch["patch"]["value"]["name"].as_str().unwrap().to_owned()).collect();
     let count = names.len();
     names.sort_unstable();
     names.dedup();
@@ -260,7 +265,7 @@ fn services_of_a_port_number_that_are_too_many_for_one_object_are_in_several() {
             let told = compiled.plan.iter().filter(|planned| planned.objects.contains(&display));
             assert_eq!(bridged, told.map(|planned| planned.host.clone()).collect());
             assert_eq!(config(desired, "inlet")["destinations"].as_array().unwrap().len(), bridged.len());
-            let size = desired.spec.to_string().len();
+            let size = desired.spec.value().to_string().len();
             assert!(size < 1_000_000, "{size}");
             (desired.name.clone(), bridged)
         };

@@ -64,12 +64,13 @@ pub(super) fn add(model: &Model, services: &Services<'_>, ports: &[MeshPort<'_>]
             namespace: router.metadata.namespace.clone(),
             name: format!("meltemi-{}", router.metadata.name),
             owner: Some(router.origin.clone()),
-            spec: json!({
+            spec: (&json!({
                 "hosts": [host],
                 "exportTo": if router.spec.export_to.is_empty() { json!(["*"]) } else { json!(router.spec.export_to) },
                 "gateways": gateways,
                 "http": http,
-            }),
+            }))
+                .into(),
         });
     }
 }

@@ -135,7 +135,7 @@ mod tests {
 
     fn cluster_of(host: &str, tls: Option<ServiceTls>) -> Value {
         let service = XdsService { host: host.to_owned(), port: 18000, tls };
-        cluster(&Host::Module, &service, &Facts::default()).spec["configPatches"][0]["patch"]["value"].clone()
+        cluster(&Host::Module, &service, &Facts::default()).spec.value()["configPatches"][0]["patch"]["value"].clone()
     }
 
     #[test]

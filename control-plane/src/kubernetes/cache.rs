@@ -3,7 +3,7 @@
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
@@ -48,7 +48,7 @@ struct State {
 /// An object as it was last seen.
 #[derive(Debug, Clone, PartialEq)]
 struct Entry {
-    about: About,
+    about: Arc<About>,
     content: Result<AnyObject, Problem>,
     /// Its last content without an error.
     good: Option<AnyObject>,
@@ -82,7 +82,7 @@ pub(super) struct Seen {
     pub(super) problems: Vec<Problem>,
     pub(super) workloads: Vec<Workload>,
     pub(super) others: Vec<Other>,
-    pub(super) about: Vec<About>,
+    pub(super) about: Vec<Arc<About>>,
 }
 
 impl Cache {
@@ -99,13 +99,16 @@ impl Cache {
             let key = key(&told.metadata);
             let before = listing.get(&key);
             let content = parse(watched, &told.metadata, &told.data).map_err(|problem| *problem);
+            // What says the same is the same to all who hold it.
+            let content =
+                before.map(|before| &before.content).filter(|known| **known == content).cloned().unwrap_or(content);
             let good = match (&content, before) {
                 // The object is another if it was made anew, though it has the name of the old one.
                 (Err(_), Some(before)) if Some(&before.about.uid) == told.metadata.uid.as_ref() => before.good.clone(),
                 (Err(_), _) => told.metadata.uid.as_ref().and_then(|uid| self.remembered.get(uid)).cloned(),
                 (Ok(parsed), _) => Some(parsed.clone()),
             };
-            (key, Entry { about: About::new(watched, told), content, good })
+            (key, Entry { about: Arc::new(About::new(watched, told)), content, good })
         };
         let event = map(event, entry);
         let changed = listing.take(event, |old, new| old.content == new.content && old.about.is_same(&new.about));
@@ -183,7 +186,7 @@ impl Cache {
     }
 
     /// Our own kinds' objects as they are now.
-    pub(super) fn ours(&self) -> Vec<About> {
+    pub(super) fn ours(&self) -> Vec<Arc<About>> {
         let state = self.lock();
         let ours = state.objects.iter().filter(|(watched, _)| watched.is_ours());
         ours.flat_map(|(_, listing)| listing.entries().values()).map(|entry| entry.about.clone()).collect()

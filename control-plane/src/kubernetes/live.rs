@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    hash::{BuildHasher, RandomState},
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -19,7 +18,7 @@ use super::{
     cache::map,
     listing::{Key, Listing},
 };
-use crate::istio::{Desired, DesiredKind};
+use crate::istio::{Desired, DesiredKind, Digest};
 
 /// The kinds that we write.
 pub(super) const KINDS: [DesiredKind; 2] = [DesiredKind::EnvoyFilter, DesiredKind::VirtualService];
@@ -50,17 +49,6 @@ pub(super) struct LiveObject {
     pub(super) ours: bool,
     /// It is on its way out.
     pub(super) deleted: bool,
-}
-
-/// What an object says, as a number: thousands of objects are compared, not kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Digest(u64);
-
-/// The digest of a specification.
-pub(super) fn digest(spec: &Value) -> Digest {
-    // Nobody can make two that are taken for one without the key.
-    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    Digest(KEY.hash_one(spec))
 }
 
 /// All objects with our label.
@@ -174,7 +162,7 @@ fn entry(object: DynamicObject) -> (Key, LiveObject) {
         ours: is_ours(&metadata),
         uid: metadata.uid.clone().unwrap_or_default(),
         version: metadata.resource_version.clone().unwrap_or_default(),
-        spec: digest(data.get("spec").unwrap_or(&Value::Null)),
+        spec: Digest::of(data.get("spec").unwrap_or(&Value::Null)),
         deleted: metadata.deletion_timestamp.is_some(),
         owners: metadata.owner_references.clone().unwrap_or_default(),
     };
@@ -223,18 +211,18 @@ mod tests {
     fn the_answer_to_a_write_is_news_only_before_the_watch_tells_of_it() {
         let live = live();
         live.wrote(KIND, object(5, 1));
-        assert_eq!(spec(&live), Some(digest(&json!(1))));
+        assert_eq!(spec(&live), Some(Digest::of(&json!(1))));
         live.take(KIND, Event::Apply(object(4, 0)));
-        assert_eq!(spec(&live), Some(digest(&json!(1))), "from before the write");
+        assert_eq!(spec(&live), Some(Digest::of(&json!(1))), "from before the write");
         // Somebody changes it, and the answer to our write is looked at only then.
         live.take(KIND, Event::Apply(object(5, 1)));
         live.take(KIND, Event::Apply(object(6, 2)));
         live.wrote(KIND, object(5, 1));
-        assert_eq!(spec(&live), Some(digest(&json!(2))));
+        assert_eq!(spec(&live), Some(Digest::of(&json!(2))));
         live.take(KIND, Event::Delete(object(7, 2)));
         live.wrote(KIND, object(5, 1));
         assert_eq!(spec(&live), None, "it is gone since");
         live.wrote(KIND, object(8, 1));
-        assert_eq!(spec(&live), Some(digest(&json!(1))), "made anew");
+        assert_eq!(spec(&live), Some(Digest::of(&json!(1))), "made anew");
     }
 }

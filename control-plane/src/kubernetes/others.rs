@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -50,9 +50,9 @@ pub(super) fn is_optional(resource: &ApiResource) -> bool {
 /// One of them.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Other {
-    pub(super) object: Object<Value>,
+    pub(super) object: Arc<Object<Value>>,
     /// As events name it.
-    pub(super) reference: ObjectReference,
+    pub(super) reference: Arc<ObjectReference>,
 }
 
 impl Other {
@@ -64,7 +64,7 @@ impl Other {
         let (name, namespace) = (metadata.name.unwrap_or_default(), metadata.namespace.unwrap_or_default());
         let metadata = Metadata { name, namespace, ..Metadata::default() };
         let spec = data.get_mut("spec").map(Value::take).unwrap_or_default();
-        Self { object: Object { origin, metadata, spec }, reference }
+        Self { object: Arc::new(Object { origin, metadata, spec }), reference: Arc::new(reference) }
     }
 }
 

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 
 use super::kinds::Watched;
 use crate::{
-    model::{AnyObject, ApiGateway, IstioGateway, MetaRouter, Metadata, Object, ServiceEntry},
+    model::{
+        AnyObject, ApiGateway, ApplicationProtocol, DestinationRule, EndpointSlice, Gateway, IstioGateway, MetaRouter,
+        Metadata, Object, Service, ServiceEntry,
+    },
     problem::{Origin, Problem},
 };
 
@@ -35,30 +38,30 @@ pub(super) fn parse(watched: Watched, metadata: &ObjectMeta, data: &Value) -> Re
     };
     origin.document = document(watched, &metadata, data);
     Ok(match watched {
-        Watched::Service => AnyObject::Service(object(origin, metadata, data)?),
-        Watched::EndpointSlice => AnyObject::EndpointSlice(flat(origin, metadata, data)?),
+        Watched::Service => object::<Service>(origin, metadata, data)?.into(),
+        Watched::EndpointSlice => flat::<EndpointSlice>(origin, metadata, data)?.into(),
         Watched::ServiceEntry => {
             let mut entry: Object<ServiceEntry> = object(origin, metadata, data)?;
             let assigned = data.pointer("/status/addresses").cloned().unwrap_or_default();
             entry.spec.assigned = serde_json::from_value(assigned).unwrap_or_default();
-            AnyObject::ServiceEntry(entry)
+            entry.into()
         }
-        Watched::DestinationRule => AnyObject::DestinationRule(object(origin, metadata, data)?),
+        Watched::DestinationRule => object::<DestinationRule>(origin, metadata, data)?.into(),
         Watched::Gateway => {
             let gateway: Object<IstioGateway> = object(origin, metadata, data)?;
-            AnyObject::Gateway(gateway.map(|_, spec| spec.into()))
+            gateway.map(|_, spec| Gateway::from(spec)).into()
         }
         Watched::ApiGateway => {
             let gateway: Object<ApiGateway> = object(origin, metadata, data)?;
-            AnyObject::Gateway(gateway.map(|metadata, spec| spec.named(&metadata.name)))
+            gateway.map(|metadata, spec| spec.named(&metadata.name)).into()
         }
         Watched::ApplicationProtocol | Watched::AerakiApplicationProtocol => {
-            AnyObject::ApplicationProtocol(object(origin, metadata, data)?)
+            object::<ApplicationProtocol>(origin, metadata, data)?.into()
         }
-        Watched::MetaRouter => AnyObject::MetaRouter(object(origin, metadata, data)?),
+        Watched::MetaRouter => object::<MetaRouter>(origin, metadata, data)?.into(),
         Watched::AerakiMetaRouter => {
             let router: Object<MetaRouter> = object(origin, metadata, data)?;
-            AnyObject::MetaRouter(router.map(|_, spec| spec.from_aeraki()))
+            router.map(|_, spec| spec.from_aeraki()).into()
         }
         Watched::Pod => return Err(Box::new(origin.error("", "pods have nothing to be parsed"))),
     })

@@ -46,9 +46,9 @@ pub(super) struct Judged {
     /// Number of the order that came of it.
     pub(super) number: u64,
     /// The objects, in the generation that was compiled.
-    pub(super) about: Vec<About>,
+    pub(super) about: Vec<Arc<About>>,
     /// The user's objects that are only looked at.
-    pub(super) others: Vec<(Key, ObjectReference)>,
+    pub(super) others: Vec<(Key, Arc<ObjectReference>)>,
     pub(super) problems: Vec<Problem>,
     /// From which object each written one is made.
     pub(super) owners: BTreeMap<Target, String>,
@@ -95,7 +95,8 @@ impl Reporter {
             return;
         }
         let progress = Progress::of(&self.store.proxies(), self.store.now().generation);
-        let compiled: BTreeMap<&str, &About> = judged.about.iter().map(|about| (about.uid.as_str(), about)).collect();
+        let compiled: BTreeMap<&str, &About> =
+            judged.about.iter().map(|about| (about.uid.as_str(), &**about)).collect();
         for now in self.cache.ours() {
             let Some(about) = compiled.get(now.uid.as_str()) else { continue };
             let problems: Vec<&Problem> =
@@ -149,7 +150,7 @@ impl Reporter {
             wrong.entry(problem.origin.key()).or_default().push(problem);
         }
         let theirs = judged.about.iter().filter(|about| !about.watched.is_ours());
-        let theirs = theirs.map(|about| (&about.key, about.reference()));
+        let theirs = theirs.map(|about| (&about.key, Arc::new(about.reference())));
         let others = judged.others.iter().map(|(key, reference)| (key, reference.clone()));
         let mut now = BTreeSet::new();
         for (key, reference) in theirs.chain(others) {

@@ -210,7 +210,7 @@ impl Publisher {
         };
         // Proxies first: what is written takes longer to make, and istiod longer to read.
         self.hand_to_proxies(compiled.snapshot, &problems);
-        let by_key: HashMap<&Key, &About> = about.iter().map(|about| (&about.key, about)).collect();
+        let by_key: HashMap<&Key, &About> = about.iter().map(|about| (&about.key, &**about)).collect();
         let owners = compiled.desired.iter().filter_map(|desired| {
             let about = by_key.get(&desired.owner.as_ref()?.key())?;
             let same = about.namespace.as_deref() == Some(desired.namespace.as_str());
@@ -229,7 +229,7 @@ impl Publisher {
         let wanted = compiled.desired.into_iter().map(|desired| {
             let target = Target::of(&desired);
             let owner = owners.get(&target).and_then(|(_, reference)| reference.clone());
-            (target, Wanted::new(&desired.spec, owner))
+            (target, Wanted { spec: desired.spec, owner })
         });
         let wrong: HashSet<Key> = problems
             .iter()
@@ -245,7 +245,7 @@ impl Publisher {
     }
 
     /// Has the last good versions of what is wrong written down for those of us that start later.
-    fn keep(&self, about: &[About], wrong: &HashSet<Key>) {
+    fn keep(&self, about: &[Arc<About>], wrong: &HashSet<Key>) {
         let wrong = about.iter().filter(|about| wrong.contains(&about.key));
         let kept = wrong.filter_map(|about| {
             let document = self.last_good.good(&about.key)?.origin().document.as_deref()?;

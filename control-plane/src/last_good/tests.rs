@@ -1,9 +1,11 @@
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 
 use super::{LastGood, Served, judge};
 use crate::compile::Host;
 use crate::{
-    model::{AnyObject, Metadata, Object},
+    model::{AnyObject, DestinationRule, MetaRouter, Metadata, Object, Service, ServiceEntry},
     problem::{Origin, Severity},
     snapshot::TypeUrl,
 };
@@ -19,16 +21,16 @@ fn entry(name: &str, port: u16, address: &str) -> AnyObject {
         "{{hosts: [{name}.test], ports: [{{number: {port}, name: tcp-metaprotocol-thrift}}], resolution: STATIC, \
          endpoints: [{{address: {address}, labels: {{v: v1}}}}]}}"
     );
-    AnyObject::ServiceEntry(object("ServiceEntry", name, &spec))
+    object::<ServiceEntry>("ServiceEntry", name, &spec).into()
 }
 
 fn rule(subset: &str) -> AnyObject {
     let spec = format!("{{host: a.test, subsets: [{{name: {subset}, labels: {{v: v1}}}}]}}");
-    AnyObject::DestinationRule(object("DestinationRule", "a", &spec))
+    object::<DestinationRule>("DestinationRule", "a", &spec).into()
 }
 
 fn router(name: &str, routes: &str) -> AnyObject {
-    AnyObject::MetaRouter(object("MetaRouter", name, &format!("{{hosts: [a.test], routes: [{routes}]}}")))
+    object::<MetaRouter>("MetaRouter", name, &format!("{{hosts: [a.test], routes: [{routes}]}}")).into()
 }
 
 fn to(subset: &str) -> String {
@@ -84,7 +86,7 @@ fn a_wrong_object_keeps_its_last_good_version() {
     stays(&good, router("a", "{deny: true, match: {attributes: {method: {prefix: ''}}}}"), "still serving");
     stays(&good, entry("a", 9090, "127.0.0."), "spec.endpoints[0].address: not an IP address");
     let AnyObject::ServiceEntry(mut entry) = good[0].clone() else { panic!() };
-    entry.metadata.annotations.insert("meltemi.dev/mode.9090".to_owned(), "conection".to_owned());
+    Arc::make_mut(&mut entry).metadata.annotations.insert("meltemi.dev/mode.9090".to_owned(), "conection".to_owned());
     stays(&good, AnyObject::ServiceEntry(entry), "neither `request` nor `connection`");
 }
 
@@ -107,8 +109,7 @@ fn what_is_taken_stays_taken() {
     // An old object that comes to want what a younger one has.
     stays(&good, entry("a", 9091, "127.0.0.1"), "already has this");
     // Service entries are compiled before services.
-    let service =
-        AnyObject::Service(object("Service", "s", "{ports: [{port: 9093, appProtocol: meltemi.dev/thrift}]}"));
+    let service = object::<Service>("Service", "s", "{ports: [{port: 9093, appProtocol: meltemi.dev/thrift}]}").into();
     stays(&[service], entry("d", 9093, "127.0.0.1"), "left out");
 }
 

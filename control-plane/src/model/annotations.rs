@@ -65,7 +65,7 @@ mod tests {
             let port = ServicePort { port: 9090, ..ServicePort::default() };
             let spec = Service { ports: vec![port], ..Service::default() };
             let object = Object { origin: crate::problem::Origin::default(), metadata, spec };
-            check_annotations(&Model { services: vec![object], ..Model::default() })
+            check_annotations(&Model { services: vec![object.into()], ..Model::default() })
         };
         for good in ["meltemi.dev/mode.9090", "meltemi.dev/access-log", "example.org/mode.1"] {
             assert_eq!(with(good), [], "{good}");

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::{
     ApplicationProtocol, DestinationRule, EndpointSlice, Gateway, MetaRouter, Metadata, Model, Object, Service,
     ServiceEntry,
@@ -8,19 +10,19 @@ use crate::problem::{Key, Origin};
 #[derive(Debug, Clone, PartialEq)]
 pub enum AnyObject {
     /// Kubernetes.
-    Service(Object<Service>),
+    Service(Arc<Object<Service>>),
     /// Kubernetes.
-    EndpointSlice(Object<EndpointSlice>),
+    EndpointSlice(Arc<Object<EndpointSlice>>),
     /// Istio.
-    ServiceEntry(Object<ServiceEntry>),
+    ServiceEntry(Arc<Object<ServiceEntry>>),
     /// Istio.
-    DestinationRule(Object<DestinationRule>),
+    DestinationRule(Arc<Object<DestinationRule>>),
     /// Istio's, or of the Gateway API.
-    Gateway(Object<Gateway>),
+    Gateway(Arc<Object<Gateway>>),
     /// Ours, or Aeraki's.
-    MetaRouter(Object<MetaRouter>),
+    MetaRouter(Arc<Object<MetaRouter>>),
     /// Ours, or Aeraki's.
-    ApplicationProtocol(Object<ApplicationProtocol>),
+    ApplicationProtocol(Arc<Object<ApplicationProtocol>>),
 }
 
 macro_rules! each {
@@ -39,12 +41,12 @@ macro_rules! each {
 
 impl AnyObject {
     /// Where it comes from.
-    pub const fn origin(&self) -> &Origin {
+    pub fn origin(&self) -> &Origin {
         each!(self, object => &object.origin)
     }
 
     /// What it says about itself.
-    pub const fn metadata(&self) -> &Metadata {
+    pub fn metadata(&self) -> &Metadata {
         each!(self, object => &object.metadata)
     }
 
@@ -67,6 +69,18 @@ impl AnyObject {
         }
     }
 }
+
+macro_rules! from {
+    ($($kind:ident)*) => {
+        $(impl From<Object<$kind>> for AnyObject {
+            fn from(object: Object<$kind>) -> Self {
+                Self::$kind(object.into())
+            }
+        })*
+    };
+}
+
+from! { Service EndpointSlice ServiceEntry DestinationRule Gateway MetaRouter ApplicationProtocol }
 
 impl<T: PartialEq> Object<T> {
     fn says_the_same(&self, other: &Self) -> bool {

@@ -26,6 +26,8 @@ pub use meta_router::{
     PortSelector, Retries, Route, RouteMatch, TokenBucket, Weighted,
 };
 
+use std::sync::Arc;
+
 use crate::problem::Origin;
 
 /// An object with its metadata and the place it comes from.
@@ -53,17 +55,17 @@ impl<T> Object<T> {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Model {
     /// Kubernetes services.
-    pub services: Vec<Object<Service>>,
+    pub services: Vec<Arc<Object<Service>>>,
     /// Their endpoints.
-    pub endpoint_slices: Vec<Object<EndpointSlice>>,
+    pub endpoint_slices: Vec<Arc<Object<EndpointSlice>>>,
     /// Istio service entries.
-    pub service_entries: Vec<Object<ServiceEntry>>,
+    pub service_entries: Vec<Arc<Object<ServiceEntry>>>,
     /// Istio destination rules.
-    pub destination_rules: Vec<Object<DestinationRule>>,
+    pub destination_rules: Vec<Arc<Object<DestinationRule>>>,
     /// Gateways, Istio's and those of the Gateway API.
-    pub gateways: Vec<Object<Gateway>>,
+    pub gateways: Vec<Arc<Object<Gateway>>>,
     /// Our routes, and Aeraki's.
-    pub meta_routers: Vec<Object<MetaRouter>>,
+    pub meta_routers: Vec<Arc<Object<MetaRouter>>>,
     /// Our protocols, and Aeraki's.
-    pub application_protocols: Vec<Object<ApplicationProtocol>>,
+    pub application_protocols: Vec<Arc<Object<ApplicationProtocol>>>,
 }

@@ -9,6 +9,7 @@ mod watch;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -43,7 +44,7 @@ pub struct Loaded {
     /// All objects that could be read, also those that are only kept from before.
     pub model: Model,
     /// Objects of Istio that are looked at for a mesh, and mean nothing to a standalone proxy.
-    pub others: Vec<Object<serde_json::Value>>,
+    pub others: Vec<Arc<Object<serde_json::Value>>>,
     /// What is wrong with the files.
     pub problems: Vec<Problem>,
     /// The folder itself could be read.

@@ -9,7 +9,10 @@ use super::ignored;
 use crate::{
     istio::LOOKED_AT,
     lines,
-    model::{AnyObject, ApiGateway, IstioGateway, MetaRouter, Metadata, Object},
+    model::{
+        AnyObject, ApiGateway, ApplicationProtocol, DestinationRule, EndpointSlice, Gateway, IstioGateway, MetaRouter,
+        Metadata, Object, Service, ServiceEntry,
+    },
     problem::{Key, Kind, Origin, Problem, Severity},
 };
 
@@ -21,7 +24,7 @@ pub(super) struct File {
     /// Objects of kinds that are not read here. One of them may be a misspelt one of ours.
     pub(super) passed_over: Vec<Key>,
     /// Those among them that are looked at for a mesh.
-    pub(super) others: Vec<Object<serde_json::Value>>,
+    pub(super) others: Vec<Arc<Object<serde_json::Value>>>,
     /// It has no object at all, not even a wrong one.
     pub(super) is_blank: bool,
 }
@@ -46,7 +49,7 @@ pub(super) fn parse(text: &str, file: &Origin) -> File {
             Ok(Found::List(items)) => documents.extend(items.into_iter().rev()),
             Ok(Found::PassedOver(key, other)) => {
                 all.passed_over.push(key);
-                all.others.extend(other.map(|other| *other));
+                all.others.extend(other);
             }
             Err(problem) => all.problems.push(*problem),
         }
@@ -107,7 +110,7 @@ enum Found {
     /// Documents of its items.
     List(Vec<(usize, String)>),
     /// With what it says, if it is looked at for a mesh.
-    PassedOver(Key, Option<Box<Object<serde_json::Value>>>),
+    PassedOver(Key, Option<Arc<Object<serde_json::Value>>>),
 }
 
 type Result<T> = std::result::Result<T, Box<Problem>>;
@@ -138,22 +141,21 @@ fn parse_document(document: &str, line: usize, file: &Origin, problems: &mut Vec
         _ if name.is_empty() && is_ours(group, &head.kind) => {
             return Err(Box::new(origin.error("metadata.name", "missing")));
         }
-        ("", "Service") => object.spec(AnyObject::Service)?,
-        ("discovery.k8s.io", "EndpointSlice") => object.flat(AnyObject::EndpointSlice)?,
-        ("networking.istio.io", "ServiceEntry") => object.spec(AnyObject::ServiceEntry)?,
-        ("networking.istio.io", "DestinationRule") => object.spec(AnyObject::DestinationRule)?,
+        ("", "Service") => object.spec(|object: Object<Service>| object.into())?,
+        ("discovery.k8s.io", "EndpointSlice") => object.flat(|object: Object<EndpointSlice>| object.into())?,
+        ("networking.istio.io", "ServiceEntry") => object.spec(|object: Object<ServiceEntry>| object.into())?,
+        ("networking.istio.io", "DestinationRule") => object.spec(|object: Object<DestinationRule>| object.into())?,
         ("networking.istio.io", "Gateway") => {
-            object.spec(|gateway: Object<IstioGateway>| AnyObject::Gateway(gateway.map(|_, spec| spec.into())))?
+            object.spec(|gateway: Object<IstioGateway>| gateway.map(|_, spec| Gateway::from(spec)).into())?
         }
-        ("gateway.networking.k8s.io", "Gateway") => object.spec(|gateway: Object<ApiGateway>| {
-            AnyObject::Gateway(gateway.map(|metadata, spec| spec.named(&metadata.name)))
-        })?,
-        ("meltemi.dev", "MetaRouter") => object.spec(AnyObject::MetaRouter)?,
+        ("gateway.networking.k8s.io", "Gateway") => object
+            .spec(|gateway: Object<ApiGateway>| gateway.map(|metadata, spec| spec.named(&metadata.name)).into())?,
+        ("meltemi.dev", "MetaRouter") => object.spec(|object: Object<MetaRouter>| object.into())?,
         ("metaprotocol.aeraki.io", "MetaRouter") => {
-            object.spec(|router: Object<MetaRouter>| AnyObject::MetaRouter(router.map(|_, spec| spec.from_aeraki())))?
+            object.spec(|router: Object<MetaRouter>| router.map(|_, spec| spec.from_aeraki()).into())?
         }
         ("meltemi.dev" | "metaprotocol.aeraki.io", "ApplicationProtocol") => {
-            object.spec(AnyObject::ApplicationProtocol)?
+            object.spec(|object: Object<ApplicationProtocol>| object.into())?
         }
         (_, "") => return Err(Box::new(origin.error("kind", "missing: this is no Kubernetes object"))),
         ("meltemi.dev" | "metaprotocol.aeraki.io", kind) => {
@@ -201,14 +203,14 @@ impl Document<'_> {
     }
 
     /// Whatever it says.
-    fn untyped(self) -> Result<Box<Object<serde_json::Value>>> {
+    fn untyped(self) -> Result<Arc<Object<serde_json::Value>>> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
         struct Untyped {
             spec: serde_json::Value,
         }
         let Untyped { spec } = read(self.text, &self.origin, &mut Vec::new())?;
-        Ok(Box::new(Object { origin: self.origin, metadata: self.metadata, spec }))
+        Ok(Arc::new(Object { origin: self.origin, metadata: self.metadata, spec }))
     }
 
     fn flat<T: DeserializeOwned>(

@@ -55,7 +55,7 @@ impl<'a> Fleet<'a> {
         // Without labels it is for whatever is a gateway, which pods do not tell.
         let is_selected = |pod: &&Workload| !labels.is_empty() && contains(&pod.labels, labels);
         let pods: Vec<&Workload> = facts.workloads.iter().filter(is_selected).collect();
-        let in_front = model.services.iter().filter(|service| {
+        let in_front = model.services.iter().map(AsRef::as_ref).filter(|service| {
             let selector = &service.spec.selector;
             !labels.is_empty()
                 && !service.metadata.labels.contains_key(NO_TRANSLATION)
@@ -76,7 +76,7 @@ impl<'a> Fleet<'a> {
     ) -> Self {
         let namespace = gateway.metadata.namespace.as_str();
         let is_it = |metadata: &Metadata| metadata.name == name && metadata.namespace == namespace;
-        let service = model.services.iter().find(|service| is_it(&service.metadata));
+        let service = model.services.iter().map(AsRef::as_ref).find(|service| is_it(&service.metadata));
         let labels = service.map(|service| service.spec.selector.clone()).filter(|labels| !labels.is_empty());
         let selected = |pod: &&Workload| labels.as_ref().is_some_and(|labels| pod.is_selected(namespace, labels));
         let pods = facts.workloads.iter().filter(selected).collect();

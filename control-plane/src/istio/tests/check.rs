@@ -1,5 +1,7 @@
 //! What does not fit our ports, found in the user's own objects.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{Facts, compiled, compiled_with, facts, service};
@@ -8,10 +10,10 @@ use crate::{
     problem::Origin,
 };
 
-pub(super) fn other(kind: &str, spec: Value) -> Object<Value> {
+pub(super) fn other(kind: &str, spec: Value) -> Arc<Object<Value>> {
     let origin = Origin { kind: kind.to_owned(), name: "shop/theirs".to_owned(), ..Origin::default() };
     let metadata = Metadata { name: "theirs".to_owned(), namespace: "shop".to_owned(), ..Metadata::default() };
-    Object { origin, metadata, spec }
+    Arc::new(Object { origin, metadata, spec })
 }
 
 /// `field: reason` of all problems that `change` of the facts brings.
@@ -49,7 +51,7 @@ fn a_policy_with_http_fields_on_a_tcp_port_is_found() {
             serde_json::json!({"action": action, "rules": [{"to": [{"operation": operation}]}]}),
         )
     };
-    let of = |yaml: &str, policy: Object<Value>| {
+    let of = |yaml: &str, policy: Arc<Object<Value>>| {
         let all = found(yaml, |facts| facts.others.push(policy));
         all.into_iter().filter(|problem| problem.contains("AuthorizationPolicy")).collect::<Vec<_>>()
     };

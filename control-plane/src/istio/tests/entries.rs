@@ -1,5 +1,7 @@
 //! Ports of ServiceEntries.
 
+use std::sync::Arc;
+
 use super::*;
 
 /// A ServiceEntry `vm` in namespace `shop`, of the codec thrift by annotation; the port without a protocol unless `spec` has more.
@@ -84,7 +86,7 @@ fn addresses_that_istiod_has_assigned_have_listeners_at_proxies_that_answer_dns(
     let mut model = Folder::new(folder.path()).load().model;
     let assigned =
         |host: &str, value: &str| crate::model::AssignedAddress { host: host.to_owned(), value: value.to_owned() };
-    model.service_entries[0].spec.assigned =
+    Arc::make_mut(&mut model.service_entries[0]).spec.assigned =
         vec![assigned("vm.test", "240.240.0.1"), assigned("other.test", "240.240.0.2")];
     let compiled = compile(&model, &facts(), &Options::default());
     assert_eq!(listeners(&compiled), ["240.240.0.1_9091", "0.0.0.0_9091", "::_9091"]);
@@ -95,7 +97,7 @@ fn selected_workloads_get_the_servers_side_on_the_target_port() {
     let selector = "  workloadSelector: {labels: {app: orders}}\n";
     let compiled = compiled(&entry(&format!("  addresses: [10.1.0.1]\n{selector}{PORT}")));
     let server = object(&compiled, "meltemi-in-vm-9091");
-    assert_eq!(server.spec["workloadSelector"]["labels"]["app"], "orders");
+    assert_eq!(server.spec.value()["workloadSelector"]["labels"]["app"], "orders");
     assert!(patches(server).contains(&"CLUSTER MERGE :9191".to_owned()));
     assert_eq!(planned(&compiled, "vm.test").workloads, ["shop/orders-1"]);
 }

@@ -1,10 +1,12 @@
 //! Gateways whose ports take calls.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::{
     check::{found, other},
-    compiled, compiled_with, config, object, patches, planned, service,
+    compiled, compiled_with, config, config_patches, object, patches, planned, service,
 };
 use crate::{
     istio::{Compiled, Facts, Workload},
@@ -40,7 +42,7 @@ fn problems(compiled: &Compiled) -> Vec<String> {
 
 /// `portNumber[/sni]` of each patch of listeners.
 fn places(compiled: &Compiled, name: &str) -> Vec<String> {
-    let all = object(compiled, name).spec["configPatches"].as_array().unwrap().clone();
+    let all = config_patches(object(compiled, name));
     let of = |patch: &Value| {
         let listener = patch["match"].get("listener")?;
         let sni = listener["filterChain"]["sni"].as_str().map(|sni| format!("/{sni}")).unwrap_or_default();
@@ -60,7 +62,7 @@ fn an_http_port_gets_the_inlet_and_the_clusters_the_bridge() {
     assert_eq!(compiled.problems, []);
     let filter = object(&compiled, "meltemi-gateway-edge-calls");
     assert_eq!((filter.namespace.as_str(), &filter.owner), ("istio-system", &None), "its proxies may be anywhere");
-    assert_eq!(filter.spec["workloadSelector"]["labels"], json!({"istio": "edge", "meltemi.dev/module": "1"}));
+    assert_eq!(filter.spec.value()["workloadSelector"]["labels"], json!({"istio": "edge", "meltemi.dev/module": "1"}));
     assert_eq!(
         patches(filter),
         [
@@ -73,7 +75,7 @@ fn an_http_port_gets_the_inlet_and_the_clusters_the_bridge() {
         "whatever speaks the same, and nothing else"
     );
     assert_eq!(places(&compiled, "meltemi-gateway-edge-calls"), ["9090", "9090"]);
-    let contexts = filter.spec["configPatches"].as_array().unwrap().iter().map(|patch| &patch["match"]["context"]);
+    let contexts = config_patches(filter).into_iter().map(|patch| patch["match"]["context"].clone());
     assert!(contexts.into_iter().all(|context| context == "GATEWAY" || context == "ANY"));
     assert_eq!(config(filter, "inlet")["authority"], "orders.test:9090");
     let planned = planned(&compiled, "Gateway edge/calls");
@@ -108,7 +110,7 @@ fn of_servers_with_tls_on_one_port_each_has_its_calls() {
     assert_eq!(compiled.problems, []);
     let name = "meltemi-gateway-edge-calls";
     assert_eq!(places(&compiled, name), ["443/a.test", "443/a.test", "443/b.test", "443/b.test"]);
-    let all = object(&compiled, name).spec["configPatches"].to_string();
+    let all = object(&compiled, name).spec.value()["configPatches"].to_string();
     assert!(all.contains("a.test:443") && all.contains("b.test:443"));
 }
 
@@ -158,7 +160,10 @@ fn a_gateway_of_the_gateway_api_is_known_by_its_service() {
     let filter = object(&compiled, "meltemi-api-gateway-calls-calls-istio");
     assert_eq!(filter.namespace, "shop");
     assert_eq!(filter.owner.as_ref().map(|owner| owner.group.as_str()), Some("gateway.networking.k8s.io"));
-    assert_eq!(filter.spec["workloadSelector"]["labels"], json!({"app": "calls-istio", "meltemi.dev/module": "1"}));
+    assert_eq!(
+        filter.spec.value()["workloadSelector"]["labels"],
+        json!({"app": "calls-istio", "meltemi.dev/module": "1"})
+    );
     assert_eq!(config(filter, "inlet")["authority"], "orders.test:9090");
     let own = gateway("  addresses: [{type: Hostname, value: front.shop.svc.cluster.local}]\n");
     let compiled =
@@ -189,8 +194,8 @@ spec:
     let [problem] = compiled.problems.as_slice() else { panic!("{:?}", problems(&compiled)) };
     assert!(problem.severity == Severity::Warning && problem.reason.contains("gateways are without"), "{problem}");
     let routes = object(&compiled, "meltemi-bills");
-    assert_eq!(routes.spec["gateways"], json!(["edge/calls"]), "sidecars have theirs from us");
-    assert_eq!(routes.spec["http"].as_array().map(Vec::len), Some(1));
+    assert_eq!(routes.spec.value()["gateways"], json!(["edge/calls"]), "sidecars have theirs from us");
+    assert_eq!(routes.spec.value()["http"].as_array().map(Vec::len), Some(1));
     let without = router.replace("  gateways: [edge/calls]\n", "");
     assert!(super::compiled(&(yaml + &without)).desired.iter().all(|desired| desired.name != "meltemi-bills"));
 }
@@ -246,7 +251,7 @@ fn somebody_elses_filter_at_a_port_of_ours_is_a_warning() {
             json!({"applyTo": "NETWORK_FILTER", "match": of, "patch": {"operation": "INSERT_FIRST", "value": {}}});
         let mut filter =
             other("EnvoyFilter", json!({"workloadSelector": {"labels": labels}, "configPatches": [patch]}));
-        filter.metadata.namespace = "istio-system".to_owned();
+        Arc::make_mut(&mut filter).metadata.namespace = "istio-system".to_owned();
         let pod = Workload {
             namespace: "edge".to_owned(),
             name: "edge-1".to_owned(),

@@ -1,5 +1,7 @@
 //! Services whose calls go where their client wants.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::{
@@ -72,7 +74,7 @@ fn a_service_entry_without_resolution_is_the_same() {
                  ports: [{name: rpc, number: 9091}]\n---\n";
     let mut model = model(&(entry.to_owned() + &rule("vm.test") + &router("vm.test", "host: vm.test, subset: v1")));
     let mut told = |resolution| {
-        model.service_entries[0].spec.resolution = resolution;
+        Arc::make_mut(&mut model.service_entries[0]).spec.resolution = resolution;
         let problems = compile(&model, &facts(), &Options::default()).problems;
         problems.iter().filter(|problem| problem.reason.contains("knows no endpoints")).count()
     };

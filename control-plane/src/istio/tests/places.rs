@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::{compiled, object, patches, service};
+use super::{compiled, config_patches, object, patches, service};
 
 /// What the filters that come by ECDS have in their place, by the object's name and how the patch is applied.
 fn stand_ins(yaml: &str, name: &str) -> Vec<(String, Option<String>)> {
     let compiled = compiled(yaml);
-    let all = object(&compiled, name).spec["configPatches"].as_array().unwrap().clone();
+    let all = config_patches(object(&compiled, name));
     let discovered = all.iter().filter(|patch| !patch["patch"]["value"]["config_discovery"].is_null());
     let short = |kind: &Value| kind.as_str().and_then(|kind| kind.rsplit('.').next()).map(str::to_owned);
     discovered
@@ -49,7 +49,7 @@ fn rules_that_are_absent_let_everybody_in_and_rules_that_are_empty_nobody() {
     let http = service("orders", "10.96.0.12", "{name: http-rpc, port: 9092}")
         .replace("namespace: shop}", "namespace: shop, annotations: {meltemi.dev/codec: thrift}}");
     let compiled = compiled(&http);
-    let all = object(&compiled, "meltemi-out").spec["configPatches"].clone();
+    let all = config_patches(object(&compiled, "meltemi-out"));
     let rbac = &all[1]["patch"]["value"]["config_discovery"]["default_config"];
     assert_eq!(rbac.get("rules"), None, "{rbac}");
 }

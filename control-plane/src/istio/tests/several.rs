@@ -28,7 +28,7 @@ fn a_router_is_for_each_codec_as_it_names_things_and_leaves_other_ports_alone() 
         "  - {match: {attributes: {interface: {exact: a}}}, route: [{destination: {host: orders}}]}\n  - {deny: true}\n",
     )));
     assert_eq!(compiled.problems, []);
-    let http = object(&compiled, "meltemi-orders").spec["http"].clone();
+    let http = object(&compiled, "meltemi-orders").spec.value()["http"].clone();
     let matches: Vec<Value> = http.as_array().unwrap().iter().map(|route| route["match"].clone()).collect();
     let of = |port: u16, header: &str| serde_json::json!([{"headers": {header: {"exact": "a"}}, "withoutHeaders": {}, "port": port, "gateways": ["mesh"]}]);
     let on = |port: u16| serde_json::json!([{"port": port, "gateways": ["mesh"]}]);
@@ -41,7 +41,7 @@ fn a_route_that_fits_one_codec_is_left_out_for_the_other_and_told() {
     let [problem] = compiled.problems.as_slice() else { panic!("{:?}", compiled.problems) };
     assert!(problem.reason.starts_with("left out for port 9091: "), "{problem}");
     assert_eq!(problem.severity, crate::problem::Severity::Warning);
-    let http = &object(&compiled, "meltemi-orders").spec["http"];
+    let http = object(&compiled, "meltemi-orders").spec.value()["http"].clone();
     assert_eq!(http.as_array().unwrap().len(), 1);
     assert_eq!(http[0]["match"], serde_json::json!([{"port": 20880, "gateways": ["mesh"]}]));
 }
@@ -50,7 +50,7 @@ fn a_route_that_fits_one_codec_is_left_out_for_the_other_and_told() {
 fn gateways_have_the_routes_whatever_their_port() {
     let router = router("  - {deny: true}\n").replace("  routes:", "  gateways: [edge]\n  routes:");
     let compiled = compiled(&services(&router));
-    let http = &object(&compiled, "meltemi-orders").spec["http"];
+    let http = object(&compiled, "meltemi-orders").spec.value()["http"].clone();
     let [mesh, edge] = [serde_json::json!(["mesh"]), serde_json::json!(["edge"])];
     assert_eq!(http[0]["match"], serde_json::json!([{"port": 9091, "gateways": mesh}, {"gateways": edge}]));
     assert_eq!(http[1]["match"], serde_json::json!([{"port": 20880, "gateways": mesh}]));

@@ -10,7 +10,7 @@ use crate::{
 
 /// The filter chains of a patch of listeners.
 fn chains(desired: &Desired, patch: usize) -> Vec<Value> {
-    desired.spec["configPatches"][patch]["patch"]["value"]["filter_chains"].as_array().unwrap().clone()
+    config_patches(desired)[patch]["patch"]["value"]["filter_chains"].as_array().unwrap().clone()
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_connection_mode_port_has_the_relay_and_a_tcp_proxy_that_waits_for_it() {
         "{filters:?}"
     );
     assert!(compiled.snapshot.of(ExtensionConfig).next().is_none());
-    let [_, relay, proxy] = &client.spec["configPatches"].as_array().unwrap()[..] else { panic!() };
+    let [_, relay, proxy] = &config_patches(client)[..] else { panic!() };
     assert_eq!(
         (&relay["patch"]["value"]["name"], &proxy["patch"]["value"]["name"]),
         (&json!(names[0]), &json!(names[1]))
@@ -91,7 +91,7 @@ fn a_connection_mode_port_has_the_relay_and_a_tcp_proxy_that_waits_for_it() {
     let told = compile(&model(&(of_connections() + rule)), &facts(), &options(None, telemetry));
     let client = object(&told, "meltemi-out");
     assert_eq!(chains(client, 0)[0]["filters"][0]["name"], "istio.stats", "no manager counts there");
-    let proxy = &client.spec["configPatches"][2]["patch"]["value"]["typed_config"];
+    let proxy = config_patches(client)[2]["patch"]["value"]["typed_config"].clone();
     assert_eq!(proxy["hash_policy"], json!([{"source_ip": {}}]));
     assert_eq!(proxy["access_log"][0]["typed_config"]["path"], "/dev/stdout");
 }
@@ -192,7 +192,7 @@ fn of_services_on_one_port_of_a_pod_the_older_with_limits_is_first() {
     let services =
         of_app("a", "orders") + &of_app("b", "orders") + &of_app("c", "orders, x: y") + &of_app("d", "users");
     let compiled = compiled(&(services + &limited("b") + &limited("c") + &limited("d")));
-    let priority = |name: &str| object(&compiled, &format!("meltemi-in-{name}-9091")).spec["priority"].clone();
+    let priority = |name: &str| object(&compiled, &format!("meltemi-in-{name}-9091")).spec.value()["priority"].clone();
     assert_eq!(
         [priority("a"), priority("b"), priority("c"), priority("d")],
         [json!(null), json!(-2), json!(-1), json!(-2)]
@@ -220,7 +220,7 @@ fn of_services_whose_objects_would_have_one_name_the_older_has_them() {
     assert_eq!((problem.origin.kind.as_str(), problem.origin.name.as_str()), ("ServiceEntry", "shop/vm"));
     // It has no servers, but its callers would have two filters of one name.
     assert!(problem.reason.contains("meltemi.*.out.shop.vm.9090"), "{problem}");
-    assert!(!object(&compiled, "meltemi-out").spec.to_string().contains("vm.test"));
+    assert!(!object(&compiled, "meltemi-out").spec.value().to_string().contains("vm.test"));
     let plan = |host: &str| planned(&compiled, host).objects;
     let of_callers = "EnvoyFilter istio-system/meltemi-out";
     assert_eq!(plan("c.a-b.svc.cluster.local"), [of_callers, "EnvoyFilter a-b/meltemi-in-c-9090"]);
@@ -237,7 +237,7 @@ fn callers_of_many_ports_have_few_objects_of_a_size_that_is_taken() {
         let compiled = compiled(&all);
         let of_callers: Vec<&Desired> =
             compiled.desired.iter().filter(|desired| desired.name.starts_with("meltemi-out")).collect();
-        assert!(of_callers.iter().all(|desired| desired.spec.to_string().len() < 1 << 20));
+        assert!(of_callers.iter().all(|desired| desired.spec.value().to_string().len() < 1 << 20));
         let ports = of_callers.iter().flat_map(|desired| patches(desired));
         assert_eq!(ports.filter(|patch| patch.starts_with("CLUSTER")).count(), count);
         let planned = planned(&compiled, "s7.shop.svc.cluster.local");

@@ -32,8 +32,8 @@ spec:
     assert_eq!(compiled.problems, []);
     let service = object(&compiled, "meltemi-orders");
     assert_eq!((service.kind, service.namespace.as_str()), (DesiredKind::VirtualService, "shop"));
-    assert_eq!(service.spec["gateways"], serde_json::json!(["mesh", "edge"]), "sidecars keep the routes");
-    let first = &service.spec["http"][0];
+    assert_eq!(service.spec.value()["gateways"], serde_json::json!(["mesh", "edge"]), "sidecars keep the routes");
+    let first = service.spec.value()["http"][0].clone();
     let headers = serde_json::json!({"x-meltemi-method": {"prefix": "get"}, "env": {"regex": ".*x\\.y"}});
     assert_eq!(first["match"][0]["headers"], headers);
     assert_eq!(first["match"][0]["withoutHeaders"], serde_json::json!({"user": {"exact": "a"}}));
@@ -41,7 +41,7 @@ spec:
     assert_eq!(first["route"][0]["destination"]["host"], "orders.shop.svc.cluster.local");
     assert_eq!(first["headers"]["request"], serde_json::json!({"set": {"seen": "mesh"}, "remove": ["gone"]}));
     assert_eq!(first["retries"]["retryOn"], "connect-failure,refused-stream,reset-before-request,reset,gateway-error");
-    assert_eq!(service.spec["http"][1]["directResponse"]["status"], 403);
+    assert_eq!(service.spec.value()["http"][1]["directResponse"]["status"], 403);
 }
 
 #[test]

@@ -4,7 +4,9 @@ use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use prost::Message;
 use serde_json::{Value, json};
 
-use super::{Compiled, Options, XdsService, compile, compiled, facts, object, patches, planned, service};
+use super::{
+    Compiled, Options, XdsService, compile, compiled, config_patches, facts, object, patches, planned, service,
+};
 use crate::{compile::Code, snapshot::TypeUrl, source::Folder};
 
 const TCP: &str = "{name: tcp-metaprotocol-thrift, port: 9090, targetPort: 9190}";
@@ -29,7 +31,7 @@ fn image() -> Code {
 }
 
 fn all(compiled: &Compiled, name: &str) -> Vec<Value> {
-    object(compiled, name).spec["configPatches"].as_array().unwrap().clone()
+    config_patches(object(compiled, name))
 }
 
 #[test]
@@ -45,20 +47,20 @@ fn both_sides_have_hops_before_istiods_clusters() {
     let compiled = with_plugins(&yaml, image());
     let client = object(&compiled, "meltemi-wasm-out");
     assert_eq!(client.namespace, "istio-system");
-    assert_eq!(client.spec["workloadSelector"]["labels"], json!({"meltemi.dev/wasm": "1"}));
+    assert_eq!(client.spec.value()["workloadSelector"]["labels"], json!({"meltemi.dev/wasm": "1"}));
     let hop = ["CLUSTER ADD", "LISTENER ADD"];
     let ext = "EXTENSION_CONFIG ADD";
     assert_eq!(patches(client), ["LISTENER MERGE 10.96.0.12_9090", hop[0], hop[1], hop[0], hop[1], ext, ext]);
     let server = object(&compiled, "meltemi-wasm-in-orders-9090");
-    assert_eq!(server.spec["workloadSelector"]["labels"], json!({"meltemi.dev/wasm": "1", "app": "orders"}));
+    assert_eq!(server.spec.value()["workloadSelector"]["labels"], json!({"meltemi.dev/wasm": "1", "app": "orders"}));
     let before = "NETWORK_FILTER INSERT_BEFORE virtualInbound:9190 tcp_proxy";
     let place = ["NETWORK_FILTER REPLACE virtualInbound:9190 tcp_proxy", "FILTER_CHAIN ADD virtualInbound"];
     assert_eq!(patches(server), [before, before, place[0], place[1], hop[0], hop[1], ext, ext]);
     object(&compiled, "meltemi-wasm-xds");
     for desired in compiled.desired.iter().filter(|desired| desired.name.starts_with("meltemi-wasm")) {
-        let text = desired.spec.to_string();
+        let text = desired.spec.value().to_string();
         assert!(!text.contains("dynamic_module"), "{}", desired.name);
-        for patch in desired.spec["configPatches"].as_array().unwrap() {
+        for patch in config_patches(desired) {
             assert_eq!(patch["match"]["proxy"]["proxyVersion"], r"^1\.(28|29|30)([^0-9]|$)");
         }
     }
@@ -144,7 +146,7 @@ fn the_relay_is_told_by_istiod_where_an_agent_fetches_its_code() {
     let client = object(&compiled, "meltemi-wasm-out");
     assert_eq!(patches(client), ["LISTENER MERGE 10.96.0.12_9090", "EXTENSION_CONFIG ADD", "EXTENSION_CONFIG ADD"]);
     let relay = all(&compiled, "meltemi-wasm-out")[1]["patch"]["value"].clone();
-    let version = &client.spec["configPatches"][0]["match"]["proxy"]["proxyVersion"];
+    let version = &config_patches(client)[0]["match"]["proxy"]["proxyVersion"];
     assert_eq!(version, r"^1\.(29|30)([^0-9]|$)", "Envoy 1.36 has no tcp_proxy that waits");
     assert_eq!(relay["name"], "meltemi.wasm.relay.out.shop.orders.9090");
     assert_eq!(relay["typed_config"]["config"]["root_id"], "relay");

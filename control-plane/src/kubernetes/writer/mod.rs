@@ -32,8 +32,9 @@ use super::{
     events::{Events, Word},
     kinds::written,
     lease::Leadership,
-    live::{Live, Target, digest, is_ours},
+    live::{Live, Target, is_ours},
 };
+use crate::istio::Digest;
 
 pub(super) use plan::Wanted;
 
@@ -193,7 +194,7 @@ impl Writer {
             "apiVersion": target.kind.api_version(),
             "kind": target.kind,
             "metadata": {"name": target.name, "namespace": target.namespace, "labels": {MANAGED_BY.0: MANAGED_BY.1}},
-            "spec": serde_json::from_str::<Value>(&wanted.spec).unwrap_or_default(),
+            "spec": wanted.spec,
         });
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             if let Some(owner) = &wanted.owner {
@@ -227,10 +228,10 @@ impl Writer {
         match outcome {
             Outcome::Wrote(object, drift) => {
                 self.pacing.done(target);
-                let became = digest(object.data.get("spec").unwrap_or(&Value::Null));
+                let became = Digest::of(object.data.get("spec").unwrap_or(&Value::Null));
                 self.live.wrote(target.kind, *object);
                 if let Some(wanted) = order.wanted.get(target) {
-                    let written = Written { wanted: wanted.digest, owner: wanted.owner.clone(), became };
+                    let written = Written { wanted: wanted.spec.digest(), owner: wanted.owner.clone(), became };
                     self.written.insert(target.clone(), written);
                 }
                 if drift && self.pacing.repaired(target, now) {

@@ -3,23 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use serde_json::Value;
 
-use super::super::live::{Digest, LiveObject, Target, digest};
+use super::super::live::{LiveObject, Target};
+use crate::istio::{Digest, Spec};
 
 /// An object as we want it.
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) struct Wanted {
-    /// As JSON: a tree of it would be many times larger.
-    pub(in super::super) spec: Box<str>,
-    pub(in super::super) digest: Digest,
+    pub(in super::super) spec: Spec,
     pub(in super::super) owner: Option<OwnerReference>,
-}
-
-impl Wanted {
-    pub(in super::super) fn new(spec: &Value, owner: Option<OwnerReference>) -> Self {
-        Self { spec: spec.to_string().into(), digest: digest(spec), owner }
-    }
 }
 
 /// What we last wrote, and what the API server made of it.
@@ -66,15 +58,16 @@ pub(super) fn plan(
     let mut actions = Vec::new();
     for (target, wanted) in wanted {
         // What was written before another content was wanted tells nothing about drift.
-        let written =
-            written.get(target).filter(|written| written.wanted == wanted.digest && written.owner == wanted.owner);
+        let written = written
+            .get(target)
+            .filter(|written| written.wanted == wanted.spec.digest() && written.owner == wanted.owner);
         match live.get(target) {
             None => actions.push((target.clone(), Action::Create { drift: written.is_some() })),
             Some(object) if !object.ours => actions.push((target.clone(), Action::Foreign)),
             // It is made anew when it is gone.
             Some(object) if object.deleted => {}
             Some(object) => {
-                let expected = written.map_or(wanted.digest, |written| written.became);
+                let expected = written.map_or(wanted.spec.digest(), |written| written.became);
                 if object.spec != expected || !has_owner(object, wanted) {
                     let action = Action::Update { uid: object.uid.clone(), drift: written.is_some() };
                     actions.push((target.clone(), action));
@@ -102,7 +95,7 @@ fn has_owner(object: &LiveObject, wanted: &Wanted) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::istio::DesiredKind;
@@ -112,14 +105,14 @@ mod tests {
     }
 
     fn wanted(spec: Value) -> Wanted {
-        Wanted::new(&spec, None)
+        Wanted { spec: (&spec).into(), owner: None }
     }
 
     fn live(spec: Value) -> LiveObject {
         LiveObject {
             uid: "u".to_owned(),
             version: "7".to_owned(),
-            spec: digest(&spec),
+            spec: Digest::of(&spec),
             owners: Vec::new(),
             ours: true,
             deleted: false,
@@ -127,7 +120,7 @@ mod tests {
     }
 
     fn written(wanted: &Value, became: &Value) -> Written {
-        Written { wanted: digest(wanted), owner: None, became: digest(became) }
+        Written { wanted: Digest::of(wanted), owner: None, became: Digest::of(became) }
     }
 
     fn one(wanted: Option<Wanted>, live: Option<LiveObject>, written: Option<Written>) -> Option<Action> {
@@ -192,7 +185,7 @@ mod tests {
         let held = BTreeSet::from(["router".to_owned()]);
         assert_eq!(plan(&BTreeMap::new(), &live_now, &BTreeMap::new(), &held), []);
         assert_eq!(plan(&BTreeMap::new(), &live_now, &BTreeMap::new(), &BTreeSet::new()).len(), 1);
-        let wanted = Wanted::new(&json!({}), Some(owner));
+        let wanted = Wanted { spec: (&json!({})).into(), owner: Some(owner) };
         assert_eq!(one(Some(wanted.clone()), Some(owned), None), None);
         let update = Action::Update { uid: "u".to_owned(), drift: false };
         assert_eq!(one(Some(wanted), Some(live(json!({}))), None), Some(update), "its owner is missing");

@@ -29,7 +29,7 @@ fn target(name: &str) -> Target {
 }
 
 fn order(number: u64, names: &[(&str, Value)]) -> Order {
-    let wanted = names.iter().map(|(name, spec)| (target(name), Wanted::new(spec, None)));
+    let wanted = names.iter().map(|(name, spec)| (target(name), Wanted { spec: spec.into(), owner: None }));
     Order { number, wanted: wanted.collect(), held: BTreeSet::new() }
 }
 
