@@ -1,7 +1,7 @@
 //! What is served now, and who is served.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, btree_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -32,8 +32,8 @@ pub struct Published {
 #[derive(Debug)]
 pub struct Store {
     current: watch::Sender<Published>,
-    proxies: Mutex<BTreeMap<u64, Proxy>>,
-    next_proxy: AtomicU64,
+    streams: Mutex<Streams>,
+    next_stream: AtomicU64,
     /// Configurations that proxies refused, since the start.
     pub nacks: AtomicU64,
     /// Responses sent, since the start.
@@ -71,6 +71,15 @@ pub enum Clients {
     Identity(Vec<String>),
 }
 
+/// Streams of proxies. One of the mesh has a stream for each thing that it gets from us.
+#[derive(Debug, Default)]
+struct Streams {
+    /// Each as if it were a proxy of its own.
+    all: BTreeMap<u64, Proxy>,
+    /// How many each node has.
+    of_node: HashMap<String, usize>,
+}
+
 /// A proxy that is connected.
 #[derive(Debug, Clone, Serialize)]
 pub struct Proxy {
@@ -84,10 +93,27 @@ pub struct Proxy {
     pub protocol: &'static str,
     /// Since when, in seconds of Unix time.
     pub connected_since: u64,
+    /// How many streams it has.
+    pub streams: usize,
     /// The last generation of which everything was sent; what may be taken is in `types`.
     pub generation: u64,
-    /// By type.
+    /// By type; of several streams, what is furthest from being taken.
     pub types: BTreeMap<TypeUrl, TypeState>,
+}
+
+impl Proxy {
+    /// Adds another stream of it.
+    fn join(&mut self, other: &Self) {
+        self.streams = self.streams.saturating_add(other.streams);
+        self.connected_since = self.connected_since.min(other.connected_since);
+        self.generation = self.generation.min(other.generation);
+        for (kind, state) in &other.types {
+            let known = self.types.entry(*kind).or_insert_with(|| state.clone());
+            if state.distance() > known.distance() {
+                *known = state.clone();
+            }
+        }
+    }
 }
 
 /// What a proxy said about a type.
@@ -102,13 +128,23 @@ pub struct TypeState {
     pub error: Option<String>,
 }
 
+impl TypeState {
+    /// From being taken: refused is further than not yet answered.
+    fn distance(&self) -> u8 {
+        match &self.error {
+            Some(_) => 2,
+            None => u8::from(self.acked != self.sent),
+        }
+    }
+}
+
 impl Store {
     /// An empty store.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             current: watch::Sender::default(),
-            proxies: Mutex::default(),
-            next_proxy: AtomicU64::new(1),
+            streams: Mutex::default(),
+            next_stream: AtomicU64::new(1),
             nacks: AtomicU64::new(0),
             pushes: AtomicU64::new(0),
             transport: Mutex::default(),
@@ -154,10 +190,17 @@ impl Store {
 
     /// All proxies that are connected.
     pub fn proxies(&self) -> Vec<Proxy> {
-        self.lock().values().cloned().collect()
+        let mut proxies: BTreeMap<String, Proxy> = BTreeMap::new();
+        for stream in self.lock().all.values() {
+            match proxies.entry(stream.node.clone()) {
+                Entry::Vacant(entry) => drop(entry.insert(stream.clone())),
+                Entry::Occupied(entry) => entry.into_mut().join(stream),
+            }
+        }
+        proxies.into_values().collect()
     }
 
-    /// Adds a proxy for as long as the result lives.
+    /// Adds a stream of a proxy for as long as the result lives.
     pub fn connect(
         self: &Arc<Self>,
         node: String,
@@ -165,28 +208,35 @@ impl Store {
         version: String,
         protocol: &'static str,
     ) -> Connected {
-        let id = self.next_proxy.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_stream.fetch_add(1, Ordering::Relaxed);
         let connected_since =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |duration| duration.as_secs());
-        let proxy = Proxy { node, cluster, version, protocol, connected_since, generation: 0, types: BTreeMap::new() };
-        self.lock().insert(id, proxy);
+        let mut streams = self.lock();
+        let of_node = streams.of_node.entry(node.clone()).or_default();
+        *of_node = of_node.saturating_add(1);
+        if *of_node == 1 {
+            tracing::info!(node, version, protocol, "proxy connected");
+        }
+        let types = BTreeMap::new();
+        let proxy = Proxy { node, cluster, version, protocol, connected_since, streams: 1, generation: 0, types };
+        streams.all.insert(id, proxy);
         Connected { store: self.clone(), id }
     }
 
-    /// A proxy was sent all of a generation.
-    pub fn sent_all(&self, proxy: u64, generation: u64) {
-        if let Some(proxy) = self.lock().get_mut(&proxy) {
-            proxy.generation = generation;
+    /// A stream was sent all of a generation.
+    pub fn sent_all(&self, stream: u64, generation: u64) {
+        if let Some(stream) = self.lock().all.get_mut(&stream) {
+            stream.generation = generation;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Proxy>> {
-        // Nothing panics while it is held; if it did, the map would still be whole.
-        self.proxies.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Streams> {
+        // Nothing panics while it is held; if it did, the maps would still be whole.
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A proxy that is connected, until dropped.
+/// A stream of a proxy, until dropped.
 #[derive(Debug)]
 pub struct Connected {
     store: Arc<Store>,
@@ -221,13 +271,13 @@ impl Connected {
 
     /// The proxy wants no more of it.
     pub fn left(&self, kind: TypeUrl) {
-        if let Some(proxy) = self.store.lock().get_mut(&self.id) {
+        if let Some(proxy) = self.store.lock().all.get_mut(&self.id) {
             proxy.types.remove(&kind);
         }
     }
 
     fn update(&self, kind: TypeUrl, change: impl FnOnce(&mut TypeState)) {
-        if let Some(proxy) = self.store.lock().get_mut(&self.id) {
+        if let Some(proxy) = self.store.lock().all.get_mut(&self.id) {
             change(proxy.types.entry(kind).or_default());
         }
     }
@@ -235,6 +285,43 @@ impl Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.store.lock().remove(&self.id);
+        let mut streams = self.store.lock();
+        let Some(Proxy { node, .. }) = streams.all.remove(&self.id) else { return };
+        if let Some(left) = streams.of_node.get_mut(&node) {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                streams.of_node.remove(&node);
+                tracing::info!(node, "proxy disconnected");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_of_a_node_are_one_proxy() {
+        let store = Store::new();
+        let connect = |node: &str| store.connect(node.to_owned(), String::new(), String::new(), "delta");
+        let (first, second, other) = (connect("a"), connect("a"), connect("b"));
+        let of_a = || store.proxies().remove(0);
+        for (stream, version) in [(&first, "1"), (&second, "2"), (&other, "3")] {
+            stream.sent(TypeUrl::Route, version);
+            stream.acked(TypeUrl::Route);
+            store.sent_all(stream.id(), 7);
+        }
+        assert_eq!((store.proxies().len(), of_a().streams, of_a().generation), (2, 2, 7));
+        assert_eq!(of_a().types[&TypeUrl::Route].distance(), 0);
+        // What one of them lacks, the proxy lacks.
+        second.sent(TypeUrl::Route, "4");
+        assert_eq!((of_a().types[&TypeUrl::Route].sent.as_str(), of_a().types[&TypeUrl::Route].distance()), ("4", 1));
+        first.refused(TypeUrl::Route, "no");
+        assert_eq!(of_a().types[&TypeUrl::Route].error.as_deref(), Some("no"));
+        drop(first);
+        assert_eq!((of_a().node.as_str(), of_a().streams), ("a", 1));
+        drop(second);
+        assert_eq!((store.proxies().len(), of_a().node.as_str()), (1, "b"));
     }
 }

@@ -43,6 +43,7 @@ fn programmed_counts_proxies() {
             version: String::new(),
             protocol: "delta",
             connected_since: 0,
+            streams: 1,
             generation: 4,
             types: BTreeMap::from([(TypeUrl::Route, state)]),
         }

@@ -19,7 +19,6 @@ pub(super) struct Conversation<S: Session> {
     requests: Requests<S::Request>,
     store: Arc<Store>,
     world: watch::Receiver<Published>,
-    node: String,
     /// Of the proxy, in the store.
     number: u64,
     generation: u64,
@@ -48,9 +47,8 @@ impl<S: Session> Conversation<S> {
                 .unwrap_or_default(),
             None => String::new(),
         };
-        tracing::info!(node = node.id, version, protocol = S::NAME, "proxy connected");
         let proxy = store.connect(node.id.clone(), node.cluster.clone(), version, S::NAME);
-        let (node, number) = (node.id.clone(), proxy.id());
+        let number = proxy.id();
         let now = world.borrow_and_update().clone();
         let mut session = S::new(now.snapshot, proxy);
         let mut out = Vec::new();
@@ -59,7 +57,6 @@ impl<S: Session> Conversation<S> {
             requests,
             store,
             world,
-            node,
             number,
             generation: now.generation,
             session,
@@ -101,12 +98,6 @@ impl<S: Session> Conversation<S> {
             }
             self.ready = out.into();
         }
-    }
-}
-
-impl<S: Session> Drop for Conversation<S> {
-    fn drop(&mut self) {
-        tracing::info!(node = self.node, "proxy disconnected");
     }
 }
 
