@@ -137,9 +137,10 @@ class World:
 
     def envoy(self, *options, wait_for=()):
         """Starts Envoy and waits until it listens on these ports."""
+        wasm = ["--wasm"] if FILTER_HOST == "wasm" else []
         bootstrap = subprocess.run(
             [DIST / "meltemi", "bootstrap", "--xds", f"127.0.0.1:{self.xds}", "--node", "test", "--admin",
-             f"127.0.0.1:{self.envoy_admin}", *options], check=True, capture_output=True, text=True).stdout
+             f"127.0.0.1:{self.envoy_admin}", *wasm, *options], check=True, capture_output=True, text=True).stdout
         self.static_envoy(bootstrap, wait_for=wait_for)
 
     def static_envoy(self, bootstrap: str, wait_for=(), concurrency=2, seconds: float = 20):

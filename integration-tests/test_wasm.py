@@ -75,6 +75,19 @@ def test_a_trap_costs_its_own_plugin_until_it_is_loaded_again(world, fragile):
     world.expects_crash = True
 
 
+def test_the_first_plugin_may_come_to_a_running_envoy(world):
+    """On processors with protection keys V8 is found by no worker that is older: those with `meltemi bootstrap --wasm` are not."""
+    port, server = free_port(), Server(per_frame(Thrift.answer))
+    world.serve()
+    world.envoy()
+    wait_until(lambda: get(world.envoy_admin, "/ready"), "Envoy to start its workers")
+    world.published(lambda: world.write("echo", service(HOST, port, {server.port: "v1"})))
+    wait_until(lambda: socket.create_connection(("127.0.0.1", port), 1).close() or True, "the listener")
+    peer = Peer.connect(port)
+    peer.send(Thrift.call(1, "hello"))
+    assert Thrift.parse(peer.frame())["ok"]
+
+
 def test_no_bytes_of_the_fuzz_corpus_end_the_vm(world):
     """Each as a client's first bytes and as a server's reply, in both modes."""
     for protocol in ("thrift", "dubbo"):

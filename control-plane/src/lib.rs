@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod cli;
 pub mod compile;
+mod first_vm;
 pub mod istio;
 pub mod kubernetes;
 pub mod last_good;

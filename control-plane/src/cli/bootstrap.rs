@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::out;
 use crate::{
     compile::re2,
+    first_vm,
     istio::{san_match, upstream_tls},
 };
 
@@ -17,7 +18,8 @@ use crate::{
 #[command(after_help = "Examples:
   meltemi bootstrap --xds 127.0.0.1:18000 --node proxy-1 > envoy.yaml
   meltemi bootstrap --xds control-plane.internal:18000 --node proxy-2 > envoy.yaml
-  meltemi bootstrap --xds xds.internal:18000 --node proxy-3 --xds-ca ca.crt --xds-cert me.crt --xds-key me.key > envoy.yaml
+  meltemi bootstrap --node proxy-3 --wasm > envoy.yaml
+  meltemi bootstrap --xds xds.internal:18000 --node proxy-4 --xds-ca ca.crt --xds-cert me.crt --xds-key me.key > envoy.yaml
   ENVOY_DYNAMIC_MODULES_SEARCH_PATH=dist envoy -c envoy.yaml")]
 pub struct Bootstrap {
     /// Address of the control plane: IP or name, and port.
@@ -36,6 +38,10 @@ pub struct Bootstrap {
     /// configuration then takes none of the others that came with it.
     #[arg(long)]
     sotw: bool,
+    /// This Envoy runs the filters in Wasm (`meltemi serve --wasm`). Without it, Envoys before 1.39 crash on some processors
+    /// if they get their first plugin while they run.
+    #[arg(long)]
+    wasm: bool,
     #[command(flatten)]
     tls: Tls,
 }
@@ -153,6 +159,11 @@ impl Bootstrap {
         {
             cluster.insert("transport_socket".to_owned(), socket);
         }
+        if self.wasm
+            && let Some(fields) = document.pointer_mut("/static_resources").and_then(Value::as_object_mut)
+        {
+            fields.insert("listeners".to_owned(), json!([first_vm::listener()]));
+        }
         if let (Some(admin), Some(fields)) = (self.admin, document.as_object_mut()) {
             fields.insert("admin".to_owned(), json!({"address": socket(&admin.ip().to_string(), admin.port())}));
         }
@@ -184,7 +195,7 @@ mod tests {
     }
 
     fn bootstrap(xds: Target, sotw: bool, tls: Tls) -> Bootstrap {
-        Bootstrap { xds, node: "n".to_owned(), cluster: "c".to_owned(), admin: None, sotw, tls }
+        Bootstrap { xds, node: "n".to_owned(), cluster: "c".to_owned(), admin: None, sotw, wasm: false, tls }
     }
 
     #[test]
@@ -203,6 +214,15 @@ mod tests {
         assert_eq!((names(&name), &name["sni"]), ((json!("DNS"), json!("xds.test")), &json!("xds.test")));
         let id = socket("127.0.0.1:1", Tls { xds_san: Some("spiffe://a/b".to_owned()), ..ca() });
         assert_eq!((names(&id), &id["sni"]), ((json!("URI"), json!("spiffe://a/b")), &Value::Null));
+    }
+
+    #[test]
+    fn a_vm_for_plugins() {
+        let listeners = |wasm| {
+            let bootstrap = Bootstrap { wasm, ..bootstrap("127.0.0.1:1".parse().unwrap(), false, Tls::default()) };
+            bootstrap.document()["static_resources"]["listeners"].clone()
+        };
+        assert_eq!((listeners(false), listeners(true)), (Value::Null, json!([first_vm::listener()])));
     }
 
     #[test]

@@ -190,6 +190,7 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
         planned.objects.splice(..0, names);
     }
     output.desired.extend(numbers.objects(facts, options));
+    output.desired.extend(options.runners().filter_map(|runner| runner::first_vm(&runner, facts)));
     gateway::add(model, &services, facts, options, &mut output);
     check::add(&ports, &services, facts, &pods, options, &mut output);
     astray::add(&ports, &services, facts, &mut output);

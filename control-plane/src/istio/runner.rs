@@ -1,16 +1,20 @@
 //! What runs our filters in sidecars: which proxies these are, and how a filter is configured there.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{MODULE_LABEL, WASM_LABEL};
+use super::{
+    Desired, Facts, MODULE_LABEL, WASM_LABEL,
+    patch::{self, Side},
+};
 use crate::{
     compile::{
         Code, Host, MODULE,
         host::{CODE_CLUSTER, FETCH_TIMEOUT, RELOAD, Way},
     },
+    first_vm,
     model::Mode,
 };
 
@@ -78,6 +82,17 @@ impl Host {
             }}),
         }
     }
+}
+
+/// What proxies have from their beginning that may get plugins, be there ports for them or not.
+pub(super) fn first_vm(runner: &Host, facts: &Facts) -> Option<Desired> {
+    let proxies = match runner {
+        Host::Module => return None,
+        Host::Wasm(_) => runner.proxies(Mode::Request),
+    };
+    let patches = vec![patch::add_listener(Side::Client, first_vm::listener())];
+    let name = "meltemi-wasm-first-vm".to_owned();
+    Some(patch::envoy_filter_of(proxies, &facts.root_namespace, name, None, &BTreeMap::new(), patches))
 }
 
 /// A filter of the module.

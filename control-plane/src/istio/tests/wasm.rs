@@ -42,6 +42,14 @@ fn nothing_is_written_for_them_unless_there_is_code() {
 }
 
 #[test]
+fn there_is_a_vm_before_there_are_ports() {
+    let compiled = with_plugins("", image());
+    let names: Vec<&str> = compiled.desired.iter().map(|desired| desired.name.as_str()).collect();
+    assert_eq!(names, ["meltemi-wasm-first-vm"]);
+    assert_eq!(patches(&compiled.desired[0]), ["LISTENER ADD"]);
+}
+
+#[test]
 fn both_sides_have_hops_before_istiods_clusters() {
     let yaml = service("orders", "10.96.0.12", TCP) + RULE;
     let compiled = with_plugins(&yaml, image());
