@@ -1,6 +1,6 @@
 //! What would not work in this mesh, found before it hurts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -78,31 +78,50 @@ fn tcp_policy(port: &MeshPort<'_>, policy: &Object<Value>, facts: &Facts, behind
     }
     let selected: BTreeMap<String, String> =
         serde_json::from_value(policy.spec["selector"]["matchLabels"].clone()).unwrap_or_default();
-    let on_port = |operation: &Value| {
-        let targets: Vec<String> = port.targets.iter().map(u16::to_string).collect();
-        let ports = operation["ports"].as_array();
-        ports.is_none_or(|ports| ports.iter().filter_map(Value::as_str).any(|p| targets.iter().any(|t| t == p)))
-    };
-    let is_http = |operation: &Value| {
-        ["paths", "notPaths", "methods", "notMethods", "hosts", "notHosts"].iter().any(|f| operation.get(f).is_some())
-    };
-    let rules = policy.spec["rules"].as_array()?;
-    let fields = rules.iter().enumerate().find_map(|(index, rule)| {
-        let of = rule["to"].as_array()?.iter().map(|to| &to["operation"]);
-        of.into_iter().any(|operation| is_http(operation) && on_port(operation)).then_some(index)
-    })?;
+    let (index, field) = http_of_rules(&policy.spec["rules"], &port.targets)?;
     let action = policy.spec["action"].as_str().unwrap_or("ALLOW");
     let what = if action == "DENY" { "denies every call" } else { "allows no call" };
-    let touches = behind.iter().any(|pod| selected.iter().all(|(k, v)| pod.labels.get(k) == Some(v)));
+    let has = |labels: &BTreeMap<String, String>| selected.iter().all(|(name, value)| labels.get(name) == Some(value));
+    // A folder has no pods: then it is those that the service may have.
+    let may_have = || selected.iter().all(|(name, value)| port.selector.get(name).is_none_or(|has| has == value));
+    let touches = if facts.workloads.is_empty() { may_have() } else { behind.iter().any(|pod| has(&pod.labels)) };
     touches.then(|| {
         policy.origin.error(
-            format!("spec.rules[{fields}].to"),
+            format!("spec.rules[{index}].{field}"),
             format!(
                 "port {} of {} is TCP to Istio, for which a {action} rule with HTTP's fields {what}; use appProtocol \
                  meltemi.dev/{}, or `deny` in a MetaRouter",
                 port.number, port.host, port.protocol.codec.name
             ),
         )
+    })
+}
+
+/// The first of a policy's rules for one of these ports that says what HTTP alone has, and where it does.
+fn http_of_rules(rules: &Value, targets: &BTreeSet<u16>) -> Option<(usize, &'static str)> {
+    let list = |value: &Value| value.as_array().map_or(&[][..], Vec::as_slice).to_vec();
+    let any = |value: &Value, fields: &[&str]| fields.iter().any(|field| value.get(field).is_some());
+    let on_port = |operation: &Value| {
+        let is =
+            |said: &Value| said.as_str().is_some_and(|said| targets.iter().any(|target| target.to_string() == said));
+        operation["ports"].as_array().is_none_or(|ports| ports.iter().any(is))
+    };
+    list(rules).iter().enumerate().find_map(|(index, rule)| {
+        let operations: Vec<Value> = list(&rule["to"]).iter().map(|to| to["operation"].clone()).collect();
+        let mut here = operations.iter().filter(|operation| on_port(operation)).peekable();
+        if here.peek().is_none() && !operations.is_empty() {
+            return None;
+        }
+        let of_call = ["paths", "notPaths", "methods", "notMethods", "hosts", "notHosts"];
+        let of_token = ["requestPrincipals", "notRequestPrincipals"];
+        let key = |when: &Value| when["key"].as_str().is_some_and(|key| key.starts_with("request."));
+        if here.any(|operation| any(operation, &of_call)) {
+            Some((index, "to"))
+        } else if list(&rule["from"]).iter().any(|from| any(&from["source"], &of_token)) {
+            Some((index, "from"))
+        } else {
+            list(&rule["when"]).iter().any(key).then_some((index, "when"))
+        }
     })
 }
 

@@ -196,7 +196,7 @@ pub fn compile(model: &Model, facts: &Facts, options: &Options) -> Compiled {
     astray::add(&ports, &services, facts, &mut output);
     api_routes::add(&ports, &services, facts, &mut output);
     passthrough::add(model, &ports, &services, facts, &mut output);
-    virtual_service::add(model, &services, &ports, &mut output);
+    virtual_service::add(model, &services, &ports, facts, &mut output);
     if ports.iter().any(|port| port.shape == Shape::Tcp)
         && let Some(xds) = &options.xds
     {

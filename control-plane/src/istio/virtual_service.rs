@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use meltemi_engine::names;
 
 use super::{
-    Compiled, Desired, DesiredKind,
+    Compiled, Desired, DesiredKind, Facts,
+    check::is_of_mesh,
     ports::{MeshPort, Shape},
 };
 use crate::{
@@ -15,7 +16,13 @@ use crate::{
 };
 
 /// Adds the VirtualServices of all MetaRouters that are about native ports, or name gateways.
-pub(super) fn add(model: &Model, services: &Services<'_>, ports: &[MeshPort<'_>], output: &mut Compiled) {
+pub(super) fn add(
+    model: &Model,
+    services: &Services<'_>,
+    ports: &[MeshPort<'_>],
+    facts: &Facts,
+    output: &mut Compiled,
+) {
     for router in &model.meta_routers {
         let [host] = router.spec.hosts.as_slice() else { continue };
         let host = services.host_of(host, &router.metadata);
@@ -56,6 +63,9 @@ pub(super) fn add(model: &Model, services: &Services<'_>, ports: &[MeshPort<'_>]
         if http.is_empty() {
             continue;
         }
+        if native {
+            rivals(router, &host, services, facts, output);
+        }
         // As in Aeraki: a gateway comes beside the sidecars, not in their place.
         let mesh = native.then_some("mesh");
         let gateways: Vec<&str> = mesh.into_iter().chain(router.spec.gateways.iter().map(String::as_str)).collect();
@@ -72,6 +82,22 @@ pub(super) fn add(model: &Model, services: &Services<'_>, ports: &[MeshPort<'_>]
             }))
                 .into(),
         });
+    }
+}
+
+/// Says of the user's VirtualServices for the same calls that there are two: Istio gives sidecars the older one alone.
+fn rivals(router: &Object<MetaRouter>, host: &str, services: &Services<'_>, facts: &Facts, output: &mut Compiled) {
+    for other in facts.others("VirtualService").filter(|other| is_of_mesh(other)) {
+        let full = |host: &Value| host.as_str().map(|host| services.host_of(host, &other.metadata));
+        let hosts = other.spec["hosts"].as_array().into_iter().flatten();
+        let Some(index) = hosts.map(full).position(|one| one.as_deref() == Some(host)) else { continue };
+        let all = "Istio gives sidecars the routes of the older one alone; delete one";
+        let theirs = format!("{}/{}", other.metadata.namespace, other.metadata.name);
+        let reason = format!("VirtualService {theirs} has routes of {host} as well: {all}");
+        output.problems.push(router.origin.warning("spec.hosts", reason));
+        let ours = format!("{}/{}", router.metadata.namespace, router.metadata.name);
+        let reason = format!("MetaRouter {ours} has routes of {host} as well, as a VirtualService: {all}");
+        output.problems.push(other.origin.warning(format!("spec.hosts[{index}]"), reason));
     }
 }
 

@@ -70,6 +70,38 @@ fn a_policy_with_http_fields_on_a_tcp_port_is_found() {
 }
 
 #[test]
+fn fields_of_http_are_found_in_all_parts_of_a_rule_and_without_pods() {
+    let tcp = service("orders", "10.96.0.11", "{name: tcp-metaprotocol-thrift, port: 9090}");
+    let of = |rule: Value, labels: Value, with_pods: bool| {
+        let spec = serde_json::json!({"selector": {"matchLabels": labels}, "rules": [rule]});
+        let all = found(&tcp, |facts| {
+            facts.others.push(other("AuthorizationPolicy", spec));
+            if !with_pods {
+                facts.workloads.clear();
+            }
+        });
+        all.into_iter().find(|problem| problem.contains("AuthorizationPolicy"))
+    };
+    let app = || serde_json::json!({"app": "orders"});
+    for (field, rule) in [
+        ("from", serde_json::json!({"from": [{"source": {"requestPrincipals": ["*"]}}]})),
+        ("when", serde_json::json!({"when": [{"key": "request.headers[user]", "values": ["a"]}]})),
+        ("to", serde_json::json!({"to": [{"operation": {"ports": ["9090"], "methods": ["POST"]}}]})),
+    ] {
+        for with_pods in [true, false] {
+            let said = of(rule.clone(), app(), with_pods).unwrap_or_default();
+            assert!(said.contains(&format!("spec.rules[0].{field}")), "{field} {with_pods}: {said}");
+        }
+    }
+    let when = serde_json::json!({"when": [{"key": "request.headers[user]", "values": ["a"]}]});
+    assert_eq!(of(when.clone(), serde_json::json!({"app": "users"}), false), None, "of pods of another service");
+    let elsewhere = serde_json::json!({"to": [{"operation": {"ports": ["80"]}}], "when": when["when"]});
+    assert_eq!(of(elsewhere, app(), true), None, "of another port");
+    let connection = serde_json::json!({"from": [{"source": {"principals": ["*"]}}], "when": [{"key": "source.ip", "values": ["10.0.0.1"]}]});
+    assert_eq!(of(connection, app(), true), None);
+}
+
+#[test]
 fn a_route_to_what_speaks_another_protocol_is_found() {
     let yaml = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}")
         + &service("users", "10.96.0.13", "{name: rpc, port: 20880, appProtocol: meltemi.dev/dubbo}")

@@ -45,6 +45,30 @@ spec:
 }
 
 #[test]
+fn a_virtual_service_for_the_same_calls_is_told_and_so_is_the_router() {
+    let yaml = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}")
+        + "apiVersion: meltemi.dev/v1alpha1
+kind: MetaRouter
+metadata: {name: orders, namespace: shop}
+spec:
+  hosts: [orders]
+  routes: [{route: [{destination: {host: orders}}]}]
+";
+    let of = |change: Value| {
+        let mut spec = serde_json::json!({"hosts": ["else", "orders"], "http": [{"route": [{"destination": {"host": "orders"}}]}]});
+        spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let all = check::found(&yaml, |facts| facts.others.push(check::other("VirtualService", spec)));
+        all.into_iter().filter(|problem| problem.contains("the older one")).collect::<Vec<_>>()
+    };
+    let told = of(serde_json::json!({}));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("MetaRouter shop/orders") && told[0].contains("VirtualService shop/theirs"), "{told:?}");
+    assert!(told[1].contains("VirtualService shop/theirs: spec.hosts[1]"), "{told:?}");
+    assert_eq!(of(serde_json::json!({"gateways": ["edge"]})), Vec::<String>::new(), "not for sidecars");
+    assert_eq!(of(serde_json::json!({"hosts": ["users"]})), Vec::<String>::new());
+}
+
+#[test]
 fn what_a_virtual_service_cannot_say_is_reported() {
     let yaml = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}")
         + "apiVersion: meltemi.dev/v1alpha1

@@ -62,7 +62,7 @@ fn check_version(value: &Value) -> Result<(), ConfigError> {
 pub struct CodecConfig {
     /// The codec's name, e.g. `thrift`.
     pub name: String,
-    /// The codec's own options; see its reference page.
+    /// The codec's own options; `meltemi codecs` lists them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
 }
