@@ -27,7 +27,8 @@ pub(super) fn add<'p>(port: &'p MeshPort<'p>, callers: &mut Callers<'p>, output:
         patches.push(bridge(port));
         callers.add(port, &Host::Module, MODULES, patches);
     }
-    if !port.selector.is_empty() {
+    // A port that has a name in pods has no number before there are pods: a table without a line would mean everything.
+    if !port.selector.is_empty() && !port.targets.is_empty() {
         server(port, output);
     }
 }

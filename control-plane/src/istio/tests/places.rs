@@ -81,3 +81,13 @@ fn every_family_of_addresses_has_its_listener() {
     assert_eq!(names("10.96.0.12", http), ["0.0.0.0_9092"]);
     assert_eq!(names("'fd96::12'", http), ["0.0.0.0_9092", "::_9092"]);
 }
+
+#[test]
+fn a_named_target_port_without_pods_declares_nothing() {
+    let compiled = compiled(&service(
+        "orders",
+        "10.96.0.12",
+        "{name: rpc, port: 9091, targetPort: rpc, appProtocol: meltemi.dev/thrift}",
+    ));
+    assert!(compiled.desired.iter().all(|desired| !desired.name.starts_with("meltemi-in-")));
+}
