@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     Compiled, Facts,
-    check::{Caller, no_effect},
+    check::{Caller, list, no_effect},
     ports::{MeshPort, Shape},
 };
 use crate::{
@@ -129,8 +129,4 @@ fn destination(route: &Object<Value>, field: String, to: &Value) -> Option<Desti
     };
     // What is no port's number is as good as 0, which no port has.
     Some(Destination { field, host, number: to["port"].as_u64().map(|number| number.try_into().unwrap_or(0)) })
-}
-
-fn list<'v>(value: &'v Value, field: &str) -> impl Iterator<Item = &'v Value> {
-    value[field].as_array().into_iter().flatten()
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Compiled, Facts,
-    check::is_of_mesh,
+    check::{hosts_of, is_of_mesh, list},
     ports::{MeshPort, Shape},
 };
 use crate::{
@@ -30,14 +30,10 @@ pub(super) fn add(ports: &[MeshPort<'_>], services: &Services<'_>, facts: &Facts
     }
 }
 
-fn list<'v>(value: &'v Value, field: &str) -> impl Iterator<Item = &'v Value> {
-    value[field].as_array().into_iter().flatten()
-}
-
 /// Routes of a service that is not ours.
 fn virtual_service(service: &Object<Value>, ports: &[MeshPort<'_>], services: &Services<'_>, output: &mut Compiled) {
     let full = |host: &str| services.host_of(host, &service.metadata);
-    let hosts: Vec<String> = list(&service.spec, "hosts").filter_map(Value::as_str).map(full).collect();
+    let hosts = hosts_of(service, services);
     if !is_of_mesh(service) || ports.iter().any(|port| hosts.iter().any(|host| host == port.host)) {
         return;
     }

@@ -78,7 +78,7 @@ fn tcp_policy(port: &MeshPort<'_>, policy: &Object<Value>, facts: &Facts, behind
     }
     let selected: BTreeMap<String, String> =
         serde_json::from_value(policy.spec["selector"]["matchLabels"].clone()).unwrap_or_default();
-    let (index, field) = http_of_rules(&policy.spec["rules"], &port.targets)?;
+    let (index, field) = http_of_rules(&policy.spec, &port.targets)?;
     let action = policy.spec["action"].as_str().unwrap_or("ALLOW");
     let what = if action == "DENY" { "denies every call" } else { "allows no call" };
     let has = |labels: &BTreeMap<String, String>| selected.iter().all(|(name, value)| labels.get(name) == Some(value));
@@ -98,18 +98,16 @@ fn tcp_policy(port: &MeshPort<'_>, policy: &Object<Value>, facts: &Facts, behind
 }
 
 /// The first of a policy's rules for one of these ports that says what HTTP alone has, and where it does.
-fn http_of_rules(rules: &Value, targets: &BTreeSet<u16>) -> Option<(usize, &'static str)> {
-    let list = |value: &Value| value.as_array().map_or(&[][..], Vec::as_slice).to_vec();
+fn http_of_rules(policy: &Value, targets: &BTreeSet<u16>) -> Option<(usize, &'static str)> {
     let any = |value: &Value, fields: &[&str]| fields.iter().any(|field| value.get(field).is_some());
     let on_port = |operation: &Value| {
         let is =
             |said: &Value| said.as_str().is_some_and(|said| targets.iter().any(|target| target.to_string() == said));
         operation["ports"].as_array().is_none_or(|ports| ports.iter().any(is))
     };
-    list(rules).iter().enumerate().find_map(|(index, rule)| {
-        let operations: Vec<Value> = list(&rule["to"]).iter().map(|to| to["operation"].clone()).collect();
-        let mut here = operations.iter().filter(|operation| on_port(operation)).peekable();
-        if here.peek().is_none() && !operations.is_empty() {
+    list(policy, "rules").enumerate().find_map(|(index, rule)| {
+        let mut here = list(rule, "to").map(|to| &to["operation"]).filter(|operation| on_port(operation)).peekable();
+        if here.peek().is_none() && list(rule, "to").next().is_some() {
             return None;
         }
         let of_call = ["paths", "notPaths", "methods", "notMethods", "hosts", "notHosts"];
@@ -117,10 +115,10 @@ fn http_of_rules(rules: &Value, targets: &BTreeSet<u16>) -> Option<(usize, &'sta
         let key = |when: &Value| when["key"].as_str().is_some_and(|key| key.starts_with("request."));
         if here.any(|operation| any(operation, &of_call)) {
             Some((index, "to"))
-        } else if list(&rule["from"]).iter().any(|from| any(&from["source"], &of_token)) {
+        } else if list(rule, "from").any(|from| any(&from["source"], &of_token)) {
             Some((index, "from"))
         } else {
-            list(&rule["when"]).iter().any(key).then_some((index, "when"))
+            list(rule, "when").any(key).then_some((index, "when"))
         }
     })
 }
@@ -140,11 +138,20 @@ impl<'c> Caller<'c> {
     }
 }
 
+/// What is in a field that is a list.
+pub(super) fn list<'v>(value: &'v Value, field: &str) -> impl Iterator<Item = &'v Value> {
+    value[field].as_array().into_iter().flatten()
+}
+
+/// The hosts of a VirtualService, by their whole names.
+pub(super) fn hosts_of(service: &Object<Value>, services: &Services<'_>) -> Vec<String> {
+    let hosts = list(&service.spec, "hosts").filter_map(Value::as_str);
+    hosts.map(|host| services.host_of(host, &service.metadata)).collect()
+}
+
 /// Where a route leads must speak the same protocol: its cluster needs the bridge.
 fn virtual_service(service: &Object<Value>, ports: &[MeshPort<'_>], services: &Services<'_>, output: &mut Compiled) {
-    let full = |host: &str| services.host_of(host, &service.metadata);
-    let hosts = service.spec["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str).map(full);
-    let hosts: Vec<String> = hosts.collect();
+    let hosts = hosts_of(service, services);
     let ours = ports.iter().filter(|port| port.shape != Shape::Tcp && hosts.iter().any(|host| host == port.host));
     let callers: Vec<Caller<'_>> = ours.map(Caller::of).collect();
     destinations(service, &callers, services, output);

@@ -32,6 +32,7 @@ mod runner;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod theirs;
 mod virtual_service;
 mod xds;
 

@@ -6,8 +6,8 @@ use meltemi_engine::names;
 
 use super::{
     Compiled, Desired, DesiredKind, Facts,
-    check::is_of_mesh,
     ports::{MeshPort, Shape},
+    theirs::Theirs,
 };
 use crate::{
     compile::{Protocol, Services, check_regex, metadata_key},
@@ -23,6 +23,7 @@ pub(super) fn add(
     facts: &Facts,
     output: &mut Compiled,
 ) {
+    let theirs = Theirs::new(services, facts);
     for router in &model.meta_routers {
         let [host] = router.spec.hosts.as_slice() else { continue };
         let host = services.host_of(host, &router.metadata);
@@ -64,7 +65,7 @@ pub(super) fn add(
             continue;
         }
         if native {
-            rivals(router, &host, services, facts, output);
+            theirs.rival(router, &host, output);
         }
         // As in Aeraki: a gateway comes beside the sidecars, not in their place.
         let mesh = native.then_some("mesh");
@@ -82,22 +83,6 @@ pub(super) fn add(
             }))
                 .into(),
         });
-    }
-}
-
-/// Says of the user's VirtualServices for the same calls that there are two: Istio gives sidecars the older one alone.
-fn rivals(router: &Object<MetaRouter>, host: &str, services: &Services<'_>, facts: &Facts, output: &mut Compiled) {
-    for other in facts.others("VirtualService").filter(|other| is_of_mesh(other)) {
-        let full = |host: &Value| host.as_str().map(|host| services.host_of(host, &other.metadata));
-        let hosts = other.spec["hosts"].as_array().into_iter().flatten();
-        let Some(index) = hosts.map(full).position(|one| one.as_deref() == Some(host)) else { continue };
-        let all = "Istio gives sidecars the routes of the older one alone; delete one";
-        let theirs = format!("{}/{}", other.metadata.namespace, other.metadata.name);
-        let reason = format!("VirtualService {theirs} has routes of {host} as well: {all}");
-        output.problems.push(router.origin.warning("spec.hosts", reason));
-        let ours = format!("{}/{}", router.metadata.namespace, router.metadata.name);
-        let reason = format!("MetaRouter {ours} has routes of {host} as well, as a VirtualService: {all}");
-        output.problems.push(other.origin.warning(format!("spec.hosts[{index}]"), reason));
     }
 }
 

@@ -2,6 +2,14 @@
 
 use super::*;
 
+/// A native Service and a MetaRouter of it, with this in its spec.
+fn routed(spec: &str) -> String {
+    service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}")
+        + "apiVersion: meltemi.dev/v1alpha1\nkind: MetaRouter\nmetadata: {name: orders, namespace: shop}\nspec:\n"
+        + "  hosts: [orders]\n"
+        + spec
+}
+
 #[test]
 fn a_router_of_a_native_port_becomes_a_virtual_service() {
     let yaml = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}")
@@ -46,14 +54,7 @@ spec:
 
 #[test]
 fn a_virtual_service_for_the_same_calls_is_told_and_so_is_the_router() {
-    let yaml = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}")
-        + "apiVersion: meltemi.dev/v1alpha1
-kind: MetaRouter
-metadata: {name: orders, namespace: shop}
-spec:
-  hosts: [orders]
-  routes: [{route: [{destination: {host: orders}}]}]
-";
+    let yaml = routed("  routes: [{route: [{destination: {host: orders}}]}]\n");
     let of = |change: Value| {
         let mut spec = serde_json::json!({"hosts": ["else", "orders"], "http": [{"route": [{"destination": {"host": "orders"}}]}]});
         spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
@@ -70,20 +71,16 @@ spec:
 
 #[test]
 fn what_a_virtual_service_cannot_say_is_reported() {
-    let yaml = service("orders", "10.96.0.12", "{name: rpc, port: 9091, appProtocol: meltemi.dev/thrift}")
-        + "apiVersion: meltemi.dev/v1alpha1
-kind: MetaRouter
-metadata: {name: orders, namespace: shop}
-spec:
-  hosts: [orders]
-  localRateLimit: {tokenBucket: {maxTokens: 1}}
+    let yaml = routed(
+        "  localRateLimit: {tokenBucket: {maxTokens: 1}}
   routes:
   - {match: {attributes: {n: {range: {start: 1, end: 2}}}}, route: [{destination: {host: orders}}]}
   - {hashPolicy: [user], route: [{destination: {host: orders}}]}
   - {route: [{destination: {host: nobody}}]}
   - {match: {attributes: {n: {regex: '(?x) a'}}}, route: [{destination: {host: orders}}]}
   - {match: {attributes: {n: {regex: a, ignoreCase: true}}}, route: [{destination: {host: orders}}]}
-";
+",
+    );
     let compiled = compiled(&yaml);
     let fields: Vec<&str> = compiled.problems.iter().map(|problem| problem.field.as_str()).collect();
     assert_eq!(
